@@ -1,0 +1,1 @@
+"""The contract: everything that crosses a process boundary. Free of torch."""
