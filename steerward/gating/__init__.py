@@ -1,0 +1,1 @@
+"""How objectives are combined: gates, reward transform, score, directions."""

@@ -1,0 +1,1 @@
+"""How text becomes rewards: chat template, backbone, heads, checkpoints."""

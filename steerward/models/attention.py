@@ -1,0 +1,130 @@
+"""Attention over a packed batch, registered through transformers' attention interface.
+
+Every backbone family whose layers call that interface computes packed batches unchanged: the
+layout travels as a keyword argument of the model's forward. Exact: each segment sees what it
+would see alone, causally itself and fully its prefix.
+
+Axis legend: T packed tokens, S tokens of a segment, L keys a segment sees, A query heads,
+C channels of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from steerward.models.packing import PackedBatch, Segment
+
+PACKED_ATTENTION = "steerward_packed"
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed_batch: PackedBatch,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Return attention of each segment over itself and its prefix.
+
+    Args:
+        module: The attention layer; only its causality is looked at.
+        query: Queries, (1, A, T, C).
+        key: Keys, (1, heads of keys, T, C).
+        value: Values, as the keys.
+        attention_mask: None; the layout says it all.
+        packed_batch: Layout of the T tokens.
+        scaling: Factor on the dot products; ``C ** -0.5`` if None.
+        dropout: Must be 0, scoring has none.
+        sliding_window: Most keys back that a query sees, itself included.
+        softcap: Bound of the scores before the softmax (Gemma 2).
+        s_aux: Attention sinks, not supported.
+        position_bias: Learned biases, not supported.
+
+    Returns:
+        The mixed values, (1, T, A, C), and None in place of attention weights.
+
+    Raises:
+        NotImplementedError: If the layer asks for what packed attention does not do.
+    """
+    if not getattr(module, "is_causal", True):
+        raise NotImplementedError("the backbone attends in both directions; it must be causal")
+    if attention_mask is not None or s_aux is not None or position_bias is not None or dropout:
+        raise NotImplementedError("masks, attention sinks, position biases and dropout")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mixed = torch.empty_like(query)
+    for segment in packed_batch.segments:
+        own = slice(segment.start, segment.end)
+        keys, values = _visible(key, segment), _visible(value, segment)
+        mask = _mask(segment, keys, sliding_window)
+        if softcap is not None:
+            mixed[:, :, own] = _capped(query[:, :, own], keys, values, mask, scale, softcap)
+            continue
+        mixed[:, :, own] = scaled_dot_product_attention(
+            query[:, :, own],
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+    return mixed.transpose(1, 2), None
+
+
+def _visible(tensor: Tensor, segment: Segment) -> Tensor:
+    """Return the rows a segment sees: its prefix, then itself."""
+    own = tensor[:, :, segment.start : segment.end]
+    if segment.prefix_start == segment.prefix_end:
+        return own
+    prefix = tensor[:, :, segment.prefix_start : segment.prefix_end]
+    return torch.cat((prefix, own), dim=2)
+
+
+def _mask(segment: Segment, keys: Tensor, sliding_window: int | None) -> Tensor | None:
+    """Return the (S, L) mask of a segment, or None where plain causality says it."""
+    length, num_keys = segment.end - segment.start, keys.shape[2]
+    is_windowed = sliding_window is not None and num_keys > sliding_window
+    if length == num_keys and not is_windowed:
+        return None
+    # Row s of the segment stands at position num_keys - length + s.
+    rows = torch.arange(num_keys - length, num_keys, device=keys.device)[:, None]
+    columns = torch.arange(num_keys, device=keys.device)[None, :]
+    mask = columns <= rows
+    return mask & (columns > rows - sliding_window) if is_windowed else mask
+
+
+def _capped(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float
+) -> Tensor:
+    """Attention with soft-capped scores, as Gemma 2 defines it; no fused operator has it."""
+    repeats = query.shape[1] // keys.shape[1]
+    keys = keys.repeat_interleave(repeats, dim=1)
+    values = values.repeat_interleave(repeats, dim=1)
+    scores = torch.tanh(query @ keys.mT * scale / softcap) * softcap
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return weights @ values
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """Build no mask: the layout stands in for it."""
+
+
+AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+AttentionMaskInterface.register(PACKED_ATTENTION, _no_mask)

@@ -1,0 +1,246 @@
+"""The head layouts that can be loaded: which keys they have and what the keys mean.
+
+Dispatch is by configuration keys and tensor shapes; class names are shared by different
+layouts (ArmoRM and QRM) and are never looked at. Each reader takes the keys it knows; what it
+leaves must be the backbone's, or the checkpoint is refused.
+
+Axis legend: K objectives, Q quantiles, H hidden, D gate hidden.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from steerward.gating.network import Activation, GatingNetwork, Normalisation, Reads
+from steerward.models.heads import RewardHeads
+from steerward.models.tensors import TensorFiles
+from steerward.protocol.errors import CheckpointRefused
+
+Architecture = Literal["armorm", "qrm", "urm", "sequence-classification", "steerward"]
+Config = Mapping[str, Any]
+
+NATIVE_SECTION = "steerward"
+_CLASS_PROBLEMS = ("single_label_classification", "multi_label_classification")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadParts:
+    """Everything of a checkpoint that is not its backbone."""
+
+    architecture: Architecture
+    heads: RewardHeads
+    gate: GatingNetwork | None
+    transform_KK: Tensor
+
+
+def read_heads(config: Config, files: TensorFiles) -> HeadParts:
+    """Return the heads, gate and transform of a checkpoint.
+
+    Raises:
+        CheckpointRefused: If the layout is not known, or a key is missing, mis-shaped or not
+            finite; the key is named.
+    """
+    if NATIVE_SECTION in config:
+        return _read_native(config, files)
+    if "regression_layer.weight" in files:
+        return _read_quantiles(config, files) if "num_quantiles" in config else _read_armorm(config, files)
+    if any(key.startswith("weights.fc.") for key in files):
+        return _read_urm(config, files)
+    if "score.weight" in files:
+        return _read_sequence_classification(config, files)
+    raise CheckpointRefused(
+        f"{files.folder} has none of the head keys that are known (regression_layer.weight, "
+        "score.weight, or a config.json with a steerward section); it is not a reward model, or "
+        "one of a layout that is not supported"
+    )
+
+
+def _read_armorm(config: Config, files: TensorFiles) -> HeadParts:
+    num_objectives = _positive(config, "num_objectives")
+    weight_KH = files.take("regression_layer.weight", (num_objectives, None))
+    transform_KK = files.take("reward_transform_matrix", (num_objectives, num_objectives))
+    num_layers = _positive(config, "gating_n_hidden") + 1
+    layers: list[nn.Linear] = []
+    width = weight_KH.shape[1]
+    for i in range(num_layers):
+        is_last = i == num_layers - 1
+        out = num_objectives if is_last else _positive(config, "gating_hidden_dim")
+        weight = files.take(f"gating.layers.{i}.weight", (out, width))
+        layers.append(linear(weight, files.take(f"gating.layers.{i}.bias", (out,))))
+        width = out
+    gate = GatingNetwork(
+        layers,
+        temperature=_temperature(config),
+        scale=float(files.take("gating.logit_scale", (1,))),
+    )
+    return HeadParts("armorm", RewardHeads(weight_KH), gate, transform_KK)
+
+
+def _read_quantiles(config: Config, files: TensorFiles) -> HeadParts:
+    """QRM (arXiv:2409.10164): a reward is the mean of its quantiles.
+
+    The mean of linear maps is the linear map of the mean, and a batch norm at rest is a scale
+    and shift of the next layer's input, so the plain heads and gate stand in for both exactly.
+    """
+    num_objectives = _positive(config, "num_objectives")
+    num_quantiles = _positive(config, "num_quantiles")
+    rows = num_objectives * num_quantiles
+    weight = files.take("regression_layer.weight", (rows, None))
+    weight_KQH = weight.double().view(num_objectives, num_quantiles, -1)
+    transform_KK = files.take("reward_transform_matrix", (num_objectives, num_objectives))
+    gate = GatingNetwork(
+        _fold_batch_norms(files, width=weight.shape[1], num_objectives=num_objectives),
+        temperature=_temperature(config),
+        scale=float(files.take("gating.logit_scale", (1,))),
+    )
+    return HeadParts("qrm", RewardHeads(weight_KQH.mean(dim=1)), gate, transform_KK)
+
+
+def _fold_batch_norms(files: TensorFiles, *, width: int, num_objectives: int) -> list[nn.Linear]:
+    """Return gate layers Linear -> ReLU -> BatchNorm ... Linear as linear layers with ReLU."""
+    indices = sorted({int(m[1]) for key in files if (m := re.match(r"gating\.layers\.(\d+)\.", key))})
+    layers: list[nn.Linear] = []
+    norm: tuple[Tensor, Tensor] | None = None
+    for i in indices:
+        prefix = f"gating.layers.{i}"
+        if f"{prefix}.running_mean" in files:
+            norm = _batch_norm(files, prefix, width)
+            continue
+        is_last = i == indices[-1]
+        out = num_objectives if is_last else files.shape(f"{prefix}.weight")[0]
+        weight = files.take(f"{prefix}.weight", (out, width)).double()
+        bias = torch.zeros(out, dtype=torch.float64)
+        if is_last or f"{prefix}.bias" in files:
+            bias = files.take(f"{prefix}.bias", (out,)).double()
+        if norm is not None:
+            factor, shift = norm
+            bias = bias + weight @ shift
+            weight = weight * factor
+            norm = None
+        layers.append(linear(weight, bias))
+        width = out
+    if not layers or norm is not None:
+        raise CheckpointRefused("head key 'gating.layers.*.weight' of the last gate layer is missing")
+    return layers
+
+
+def _batch_norm(files: TensorFiles, prefix: str, width: int) -> tuple[Tensor, Tensor]:
+    """Return factor and shift of a batch norm with its running statistics."""
+    mean, variance, weight, bias = (
+        files.take(f"{prefix}.{name}", (width,)).double()
+        for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    files.take(f"{prefix}.num_batches_tracked", ())
+    factor = weight / torch.sqrt(variance + nn.BatchNorm1d(1).eps)
+    return factor, bias - mean * factor
+
+
+def _read_urm(config: Config, files: TensorFiles) -> HeadParts:
+    """URM (arXiv:2410.00847): (mean, spread) pairs; the means are the rewards.
+
+    The weighting MLP reads the candidate's last token and has no softmax.
+    """
+    indices = sorted({int(m[1]) for key in files if (m := re.match(r"weights\.fc\.(\d+)\.", key))})
+    rows, width = files.shape("score.weight")
+    if rows % 2:
+        raise CheckpointRefused(f"head key 'score.weight' has {rows} rows, expected (mean, spread) pairs")
+    num_objectives = rows // 2
+    weight = files.take("score.weight", (_num_labels(config) or rows, width))
+    layers: list[nn.Linear] = []
+    for i in indices:
+        is_last = i == indices[-1]
+        out = num_objectives if is_last else files.shape(f"weights.fc.{i}.weight")[0]
+        layer_weight = files.take(f"weights.fc.{i}.weight", (out, width))
+        layers.append(linear(layer_weight, files.take(f"weights.fc.{i}.bias", (out,))))
+        width = out
+    gate = GatingNetwork(layers, activation="selu", normalisation="none", reads="candidate")
+    return HeadParts("urm", RewardHeads(weight[0::2]), gate, torch.eye(num_objectives))
+
+
+def _read_sequence_classification(config: Config, files: TensorFiles) -> HeadParts:
+    num_labels = _num_labels(config) or files.shape("score.weight")[0]
+    weight_KH = files.take("score.weight", (num_labels, None))
+    bias_K = files.take("score.bias", (num_labels,)) if "score.bias" in files else None
+    problem = config.get("problem_type")
+    if num_labels > 1 and problem in _CLASS_PROBLEMS:
+        raise CheckpointRefused(
+            f"config.json says problem_type {problem!r}: its {num_labels} outputs are logits of "
+            "classes, not rewards; only regression labels can be scored"
+        )
+    return HeadParts(
+        "sequence-classification", RewardHeads(weight_KH, bias_K), None, torch.eye(num_labels)
+    )
+
+
+def _read_native(config: Config, files: TensorFiles) -> HeadParts:
+    section = cast("Config", config[NATIVE_SECTION])
+    num_objectives = len(section["objectives"])
+    weight_KH = files.take("heads.weight", (num_objectives, None))
+    bias_K = files.take("heads.bias", (num_objectives,)) if "heads.bias" in files else None
+    transform_KK = files.take("transform.matrix", (num_objectives, num_objectives))
+    gate = None
+    if section.get("gate") is not None:
+        gate = _read_native_gate(section["gate"], files, weight_KH.shape[1], num_objectives)
+    return HeadParts("steerward", RewardHeads(weight_KH, bias_K), gate, transform_KK)
+
+
+def _read_native_gate(
+    spec: Config, files: TensorFiles, width: int, num_objectives: int
+) -> GatingNetwork:
+    layers: list[nn.Linear] = []
+    num_layers = _positive(spec, "num_layers")
+    for i in range(num_layers):
+        key = f"gate.layers.{i}.weight"
+        out = num_objectives if i == num_layers - 1 else files.shape(key)[0]
+        layers.append(linear(files.take(key, (out, width)), files.take(f"gate.layers.{i}.bias", (out,))))
+        width = out
+    return GatingNetwork(
+        layers,
+        activation=cast("Activation", _choice(spec, "activation", ("relu", "selu"))),
+        normalisation=cast("Normalisation", _choice(spec, "normalisation", ("softmax", "none"))),
+        reads=cast("Reads", _choice(spec, "reads", ("prompt", "candidate"))),
+        temperature=_temperature(spec, "temperature"),
+        scale=float(files.take("gate.scale", (1,))),
+    )
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a float32 linear layer with these values."""
+    layer = skip_init(nn.Linear, weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
+
+
+def _num_labels(config: Config) -> int | None:
+    labels = config.get("id2label")
+    return len(labels) if isinstance(labels, Mapping) else config.get("num_labels")
+
+
+def _positive(config: Config, key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise CheckpointRefused(f"config.json needs {key!r} as a positive integer; got {value!r}")
+    return value
+
+
+def _temperature(config: Config, key: str = "gating_temperature") -> float:
+    value = config.get(key)
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise CheckpointRefused(f"config.json needs {key!r} as a positive number; got {value!r}")
+    return float(value)
+
+
+def _choice(config: Config, key: str, choices: tuple[str, ...]) -> str:
+    value = config.get(key)
+    if value not in choices:
+        raise CheckpointRefused(f"config.json needs {key!r} as one of {choices}; got {value!r}")
+    return cast("str", value)

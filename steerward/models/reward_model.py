@@ -1,0 +1,159 @@
+"""The reward model: the only place that knows backbone, heads and gate together.
+
+Axis legend: T packed tokens, N candidates, P prompts, K objectives, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from steerward.gating.aggregate import preference_scores
+from steerward.gating.network import GatingNetwork
+from steerward.models.backbone import Backbone
+from steerward.models.chat import ChatEncoder, EncodedConversation, Turn
+from steerward.models.heads import RewardHeads
+from steerward.models.layout import Architecture
+from steerward.models.output import RewardOutput
+from steerward.models.packing import Group, PackedBatch, group_conversations, pack
+from steerward.protocol.errors import CheckpointRefused, InputTooLong, NonFiniteScore
+from steerward.protocol.objectives import ObjectiveSet
+
+
+class RewardModel(nn.Module):
+    """Scores conversations: backbone, heads, gate and transform, with their names.
+
+    Built by `steerward.models.checkpoint.load_reward_model`.
+
+    Args:
+        backbone: Causal language model.
+        chat: Encoder of conversations for this backbone.
+        heads: One per objective.
+        gate: None for checkpoints without a gating network.
+        transform_KK: Reward transform; the identity where there is none.
+        objectives: Names in head order.
+        architecture: Layout the checkpoint came in.
+        weight_version: Identity of the weights.
+        max_input_tokens: Longest prompt plus candidate.
+
+    Raises:
+        CheckpointRefused: If widths or counts of the parts do not fit together.
+    """
+
+    transform: Tensor
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        chat: ChatEncoder,
+        heads: RewardHeads,
+        gate: GatingNetwork | None,
+        transform_KK: Tensor,
+        objectives: ObjectiveSet,
+        architecture: Architecture,
+        weight_version: str,
+        max_input_tokens: int,
+    ) -> None:
+        super().__init__()
+        _check_widths(backbone, heads, gate, objectives)
+        self.backbone = backbone
+        self.chat = chat
+        self.heads = heads
+        self.gate = gate
+        self.register_buffer("transform", transform_KK.float())
+        self.objectives = objectives
+        self.architecture: Architecture = architecture
+        self.weight_version = weight_version
+        self.max_input_tokens = max_input_tokens
+        self.to(backbone.device)
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.backbone.device
+
+    @property
+    def gate_reads_prompt(self) -> bool:
+        """Whether the gates are those of a prompt, shared by its candidates."""
+        return self.gate is not None and self.gate.reads == "prompt"
+
+    def encode(self, context: Sequence[Turn], answers: Sequence[str]) -> list[EncodedConversation]:
+        """Return each answer encoded behind the context.
+
+        Raises:
+            InvalidRequest: If the chat template refuses the turns.
+            InputTooLong: If a conversation is longer than `max_input_tokens`.
+        """
+        conversations = self.chat.encode(context, answers)
+        for i, conversation in enumerate(conversations):
+            length = len(conversation.ids)
+            if length > self.max_input_tokens:
+                raise InputTooLong(
+                    f"prompt and candidate have {length:,} tokens "
+                    f"({conversation.prompt_length:,} + {length - conversation.prompt_length:,}), "
+                    f"limit {self.max_input_tokens:,}; shorten them, they are never cut here",
+                    param=f"candidates[{i}]",
+                )
+        return conversations
+
+    @torch.inference_mode()
+    def forward(self, batch: PackedBatch) -> RewardOutput:
+        """Return the output of a packed batch, on this model's device and without a sync."""
+        batch = batch.to(self.device)
+        hidden_TH = self.backbone(batch)
+        rewards_NK = self.heads(hidden_TH, batch.last_positions_N)
+        if self.gate is None:
+            if len(self.objectives) > 1:
+                return RewardOutput(rewards_NK, None, None, None)
+            coefficients = torch.ones_like(batch.gating_positions_P, dtype=torch.float32)[:, None]
+            return RewardOutput(rewards_NK, rewards_NK[:, 0], None, coefficients)
+        if self.gate_reads_prompt:
+            gates = self.gate(hidden_TH, batch.gating_positions_P)
+            prompt_index_N = batch.prompt_index_N
+        else:
+            gates = self.gate(hidden_TH, batch.last_positions_N)
+            prompt_index_N = torch.arange(rewards_NK.shape[0], device=self.device)
+        scores_N, coefficients = preference_scores(
+            rewards_NK, gates, transform_KK=self.transform, prompt_index_N=prompt_index_N
+        )
+        return RewardOutput(rewards_NK, scores_N, gates, coefficients)
+
+    def score(self, groups: Sequence[Group]) -> RewardOutput:
+        """Return the output of groups in host memory; candidates in order of the groups.
+
+        Raises:
+            NonFiniteScore: If a number came out as NaN or infinity.
+        """
+        batch = pack(groups)
+        output = self(batch).to_host()
+        broken = output.non_finite_candidates(batch.prompt_index_N)
+        if broken:
+            raise NonFiniteScore(f"candidate {broken[0]} of the batch has NaN or infinite rewards")
+        return output
+
+    def score_conversation(self, messages: Sequence[Turn]) -> RewardOutput:
+        """Return the output of one whole conversation that ends with the assistant's turn."""
+        conversations = self.encode(messages[:-1], [messages[-1]["content"]])
+        return self.score(group_conversations(conversations))
+
+
+def _check_widths(
+    backbone: Backbone, heads: RewardHeads, gate: GatingNetwork | None, objectives: ObjectiveSet
+) -> None:
+    if heads.weight.shape[-1] != backbone.hidden_size:
+        raise CheckpointRefused(
+            f"heads read {heads.weight.shape[-1]} channels, the backbone gives {backbone.hidden_size}"
+        )
+    if gate is not None and gate.weights[0].shape[-1] != backbone.hidden_size:
+        raise CheckpointRefused(
+            f"the gate reads {gate.weights[0].shape[-1]} channels, the backbone gives "
+            f"{backbone.hidden_size}"
+        )
+    if heads.num_objectives != len(objectives):
+        raise CheckpointRefused(
+            f"{heads.num_objectives} heads, but {len(objectives)} objective names"
+        )
