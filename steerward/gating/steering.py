@@ -45,7 +45,3 @@ def weighted_coefficients(weights_K: Tensor, transform_KK: Tensor) -> Tensor:
     """
     return weights_K @ transform_KK.T
 
-
-def weighted_scores(rewards_NK: Tensor, weights_K: Tensor, transform_KK: Tensor) -> Tensor:
-    """Return scores_N with weights in the place of the gates; the transform still applies."""
-    return torch.mv(rewards_NK, weighted_coefficients(weights_K, transform_KK))

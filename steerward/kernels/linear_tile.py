@@ -1,8 +1,9 @@
 """The tile that all three ops share: gathered rows times a weight, transposed, in fp32.
 
 Every op here is a short, wide product: few rows, few outputs, a long inner axis. Tensor cores
-would round to TF32 and a dot of fp32 operands would leave most of the chip idle, so the tile keeps
-one fp32 partial sum per (row, output, lane) in registers and adds the lanes once, at the end.
+would round to TF32, and the tiles of a dot (16 by 16 at least) are too few programs for so few
+outputs. So the tile keeps one fp32 partial sum per (row, output, lane) in registers and adds the
+lanes once, at the end.
 Operands are loaded in the three-dimensional shape of the sums: Triton then gives load and sum one
 layout, instead of passing every operand through shared memory.
 

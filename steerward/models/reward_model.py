@@ -5,19 +5,21 @@ Axis legend: T packed tokens, N candidates, P prompts, K objectives, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from steerward.gating.aggregate import preference_scores
 from steerward.gating.network import GatingNetwork
+from steerward.gating.steering import direction_scores, weighted_coefficients
 from steerward.models.backbone import Backbone
 from steerward.models.chat import ChatEncoder, EncodedConversation, Turn
 from steerward.models.heads import RewardHeads
 from steerward.models.layout import Architecture
 from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, PackedBatch, group_conversations, pack
+from steerward.protocol.directions import PreferenceDirection
 from steerward.protocol.errors import CheckpointRefused, InputTooLong, NonFiniteScore
 from steerward.protocol.objectives import ObjectiveSet
 
@@ -77,9 +79,15 @@ class RewardModel(nn.Module):
         return self.backbone.device
 
     @property
-    def gate_reads_prompt(self) -> bool:
-        """Whether the gates are those of a prompt, shared by its candidates."""
-        return self.gate is not None and self.gate.reads == "prompt"
+    def num_parameters(self) -> int:
+        """Numbers in backbone, heads, gate and transform."""
+        tensors = [*self.parameters(), self.heads.weight, self.transform]
+        return sum(tensor.numel() for tensor in tensors)
+
+    @property
+    def gates_are_per_prompt(self) -> bool:
+        """Whether gates and coefficients are those of a prompt, shared by its candidates."""
+        return self.gate is None or self.gate.reads == "prompt"
 
     def encode(self, context: Sequence[Turn], answers: Sequence[str]) -> list[EncodedConversation]:
         """Return each answer encoded behind the context.
@@ -111,7 +119,7 @@ class RewardModel(nn.Module):
                 return RewardOutput(rewards_NK, None, None, None)
             coefficients = torch.ones_like(batch.gating_positions_P, dtype=torch.float32)[:, None]
             return RewardOutput(rewards_NK, rewards_NK[:, 0], None, coefficients)
-        if self.gate_reads_prompt:
+        if self.gates_are_per_prompt:
             gates = self.gate(hidden_TH, batch.gating_positions_P)
             prompt_index_N = batch.prompt_index_N
         else:
@@ -134,6 +142,34 @@ class RewardModel(nn.Module):
         if broken:
             raise NonFiniteScore(f"candidate {broken[0]} of the batch has NaN or infinite rewards")
         return output
+
+    def direction_scores(
+        self, rewards_NK: Tensor, directions: Sequence[PreferenceDirection]
+    ) -> Tensor:
+        """Return the dot product of rewards with each direction, (N, directions).
+
+        Rewards are standardised first if the checkpoint holds the reference moments of all its
+        objectives.
+
+        Raises:
+            UnknownObjective: If a direction names an objective that the model does not have.
+        """
+        vectors = [self.objectives.vector(d.components, param="direction") for d in directions]
+        moments: dict[str, Tensor] = {}
+        if self.objectives.has_reference:
+            known = self.objectives.objectives
+            moments["reference_mean_K"] = torch.tensor([o.reference_mean for o in known])
+            moments["reference_std_K"] = torch.tensor([o.reference_std for o in known])
+        return direction_scores(rewards_NK, torch.tensor(vectors), **moments)
+
+    def weighted_coefficients(self, weights: Mapping[str, float]) -> Tensor:
+        """Return the coefficients of raw rewards, (K,), with weights in place of the gates.
+
+        Raises:
+            UnknownObjective: If they name an objective that the model does not have.
+        """
+        weights_K = torch.tensor(self.objectives.vector(weights, param="weights"))
+        return weighted_coefficients(weights_K, self.transform.cpu())
 
     def score_conversation(self, messages: Sequence[Turn]) -> RewardOutput:
         """Return the output of one whole conversation that ends with the assistant's turn."""

@@ -45,6 +45,18 @@ def aggregate(
         >>> aggregate(r, g, torch.tensor([0]), torch.eye(2))[0]
         tensor([0.7250])
     """
+    _check(rewards_NK, gates_PK, prompt_index_N, transform_KK)
+    if choose("aggregate", rewards_NK, gates_PK, transform_KK) is Backend.TRITON:
+        from steerward.kernels.aggregate import kernel
+
+        return kernel.aggregate(rewards_NK, gates_PK, prompt_index_N, transform_KK)
+    with full_precision(rewards_NK):
+        return reference.aggregate(rewards_NK, gates_PK, prompt_index_N, transform_KK)
+
+
+def _check(
+    rewards_NK: Tensor, gates_PK: Tensor, prompt_index_N: Tensor, transform_KK: Tensor
+) -> None:
     check_matrix("rewards_NK", rewards_NK, dtypes=(torch.float32,))
     check_matrix("gates_PK", gates_PK, dtypes=(torch.float32,))
     check_indices("prompt_index_N", prompt_index_N)
@@ -68,9 +80,3 @@ def aggregate(
         prompt_index_N=prompt_index_N,
         transform_KK=transform_KK,
     )
-    if choose("aggregate", rewards_NK, gates_PK, transform_KK) is Backend.TRITON:
-        from steerward.kernels.aggregate import kernel
-
-        return kernel.aggregate(rewards_NK, gates_PK, prompt_index_N, transform_KK)
-    with full_precision(rewards_NK):
-        return reference.aggregate(rewards_NK, gates_PK, prompt_index_N, transform_KK)

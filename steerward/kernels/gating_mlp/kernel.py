@@ -141,6 +141,32 @@ def _layer_arguments(
     }
 
 
+def _plan_hidden_layer(
+    x: Tensor,
+    positions_P: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    num_prompts: int,
+    activation: str,
+) -> tuple[Launch, Tensor]:
+    num_units, width = weight.shape
+    out_PD = weight.new_empty((num_prompts, num_units))
+    blocks = choose_blocks(num_outputs=num_units, width=width, all_outputs=False)
+    launch = Launch(
+        kernel=_hidden_layer_kernel,
+        grid=(ceil_div(num_prompts, blocks.rows), ceil_div(num_units, blocks.outputs)),
+        arguments={
+            **_layer_arguments(x, positions_P, weight, bias, num_prompts=num_prompts),
+            "out_ptr": out_PD,
+            "num_units": num_units,
+        },
+        constants={"ACTIVATION": activation, **blocks.constants()},
+        num_warps=blocks.num_warps,
+    )
+    return launch, out_PD
+
+
 def plan(
     hidden_TH: Tensor,
     positions_P: Tensor,
@@ -154,51 +180,34 @@ def plan(
 ) -> tuple[list[Launch], Tensor]:
     """Return the launches of one call, none without prompts, and the gates they fill."""
     num_prompts = positions_P.shape[0]
-    gates_PK = weights[-1].new_empty((num_prompts, weights[-1].shape[0]))
+    num_objectives, width = weights[-1].shape
+    gates_PK = weights[-1].new_empty((num_prompts, num_objectives))
     if num_prompts == 0:
         return [], gates_PK
     x = hidden_TH if hidden_TH.stride(-1) == 1 else hidden_TH.contiguous()
     positions = positions_P.contiguous()
     launches: list[Launch] = []
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        num_units, width = weight.shape
-        out_PD = weight.new_empty((num_prompts, num_units))
-        blocks = choose_blocks(num_outputs=num_units, width=width, all_outputs=False)
-        launches.append(
-            Launch(
-                kernel=_hidden_layer_kernel,
-                grid=(
-                    ceil_div(num_prompts, blocks.rows),
-                    ceil_div(num_units, blocks.outputs),
-                ),
-                arguments={
-                    **_layer_arguments(x, positions, weight, bias, num_prompts=num_prompts),
-                    "out_ptr": out_PD,
-                    "num_units": num_units,
-                },
-                constants={"ACTIVATION": activation, **blocks.constants()},
-                num_warps=blocks.num_warps,
-            )
+        launch, x = _plan_hidden_layer(
+            x, positions, weight, bias, num_prompts=num_prompts, activation=activation
         )
-        x, positions = out_PD, None
-    num_objectives, width = weights[-1].shape
+        launches.append(launch)
+        positions = None  # from here on row p belongs to prompt p
     blocks = choose_blocks(num_outputs=num_objectives, width=width, all_outputs=True)
-    launches.append(
-        Launch(
-            kernel=_output_layer_kernel,
-            grid=(ceil_div(num_prompts, blocks.rows),),
-            arguments={
-                **_layer_arguments(x, positions, weights[-1], biases[-1], num_prompts=num_prompts),
-                "scale_ptr": scale,
-                "gates_ptr": gates_PK,
-                "num_objectives": num_objectives,
-                "temperature": temperature,
-            },
-            constants={"NORMALISATION": normalisation, **blocks.constants()},
-            num_warps=blocks.num_warps,
-        )
+    launch = Launch(
+        kernel=_output_layer_kernel,
+        grid=(ceil_div(num_prompts, blocks.rows),),
+        arguments={
+            **_layer_arguments(x, positions, weights[-1], biases[-1], num_prompts=num_prompts),
+            "scale_ptr": scale,
+            "gates_ptr": gates_PK,
+            "num_objectives": num_objectives,
+            "temperature": float(temperature),
+        },
+        constants={"NORMALISATION": normalisation, **blocks.constants()},
+        num_warps=blocks.num_warps,
     )
-    return launches, gates_PK
+    return [*launches, launch], gates_PK
 
 
 def gating_mlp(

@@ -1,0 +1,5 @@
+"""``python -m steerward``."""
+
+from steerward.cli.main import main
+
+raise SystemExit(main())

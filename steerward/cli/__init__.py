@@ -1,0 +1,1 @@
+"""The command line. Subsystems are imported only inside the command that needs them."""

@@ -1,0 +1,71 @@
+"""The commands and what each of them needs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from steerward.cli.options import add_options, read_options
+from steerward.config import ScoreFileConfig, ServeConfig, Settings
+from steerward.protocol.errors import SteerwardError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of the program, or a group of them.
+
+    Args:
+        name: On the command line.
+        summary: One line for the list of commands.
+        schema: Its settings.
+        target: ``module:function`` that takes the settings; imported when the command runs.
+        extra: Extra of the package that the module needs.
+        children: Commands below this one, in place of schema and target.
+    """
+
+    name: str
+    summary: str
+    schema: type[Settings] | None = None
+    target: str = ""
+    extra: str = "server"
+    children: Sequence[Command] = ()
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Give the parser this command's options and what to do with them."""
+        schema = self.schema
+        assert schema is not None
+        add_options(parser, schema)
+
+        def run(parsed: argparse.Namespace) -> int:
+            settings = read_options(parser, schema, parsed)
+            return self._load()(settings) or 0
+
+        parser.set_defaults(run=run)
+
+    def _load(self) -> Callable[[Any], int | None]:
+        module, _, function = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), function)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("steerward"):
+                raise
+            raise SteerwardError(
+                f"`steerward {self.name}` needs {error.name!r}, which is not installed; run: "
+                f"pip install 'steerward[{self.extra}]'"
+            ) from error
+
+
+COMMANDS: Sequence[Command] = (
+    Command(
+        "serve", "serve reward models over HTTP", ServeConfig, "steerward.cli.serving:run_serve"
+    ),
+    Command(
+        "score",
+        "score a JSON-lines file without a server",
+        ScoreFileConfig,
+        "steerward.cli.serving:run_score",
+    ),
+)

@@ -1,0 +1,179 @@
+"""The blocking client: transport and sleep; every decision is in `_wire`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+import httpx
+
+from steerward.clients import _wire
+from steerward.clients._wire import AnswerT, Call, Item, Prompt
+from steerward.protocol.errors import SteerwardError
+from steerward.protocol.scoring import ModelCard, ScoreResponse
+
+
+class Client:
+    """Talks to a Steerward server.
+
+    Overload and lost connections are retried with growing pauses, or after as long as the
+    server asks. Scoring changes nothing on the server, so a retry is always safe.
+
+    Args:
+        base_url: Where the server is.
+        api_key: Sent as a bearer key, if the server wants one.
+        timeout_s: Longest wait for an answer, an attempt.
+        max_retries: Attempts after the first.
+        transport: Of httpx, to be used instead of the network.
+
+    Example:
+        >>> with Client() as client:
+        ...     answer = client.score("Explain rainbows.", ["Light splits in drops.", "No."])
+        >>> answer.items[0].candidates[0].score
+    """
+
+    def __init__(
+        self,
+        base_url: str = _wire.DEFAULT_BASE_URL,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 120.0,
+        max_retries: int = 2,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._retry = _wire.Retry(max_retries)
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers=_wire.client_headers(api_key),
+            timeout=timeout_s,
+            transport=transport,
+        )
+
+    def score(
+        self,
+        prompt: Prompt,
+        candidates: Sequence[str],
+        *,
+        model: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        direction: Mapping[str, float] | None = None,
+        directions: Sequence[Mapping[str, float]] | None = None,
+        explain: bool = False,
+        timeout_s: float | None = None,
+    ) -> ScoreResponse:
+        """Score the candidates of one prompt.
+
+        Args:
+            prompt: A string (one user turn), or messages that end with a user or tool turn.
+            candidates: Answers to it.
+            model: Name of the reward model; may be left out where the server has one.
+            weights: Non-negative numbers by objective in place of the gates.
+            direction: Preference direction by objective; brought to norm 1 by the server.
+            directions: Several of them at once.
+            explain: Ask for gates, coefficients, contributions and ratings.
+            timeout_s: Longest time the server may take.
+
+        Raises:
+            SteerwardError: What the server or the connection failed with.
+        """
+        return self.score_items(
+            [_wire.prompt_item(prompt, candidates)],
+            model=model,
+            weights=weights,
+            direction=direction,
+            directions=directions,
+            explain=explain,
+            timeout_s=timeout_s,
+        )
+
+    def score_items(
+        self,
+        items: Sequence[Item],
+        *,
+        model: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        direction: Mapping[str, float] | None = None,
+        directions: Sequence[Mapping[str, float]] | None = None,
+        explain: bool = False,
+        timeout_s: float | None = None,
+    ) -> ScoreResponse:
+        """Score several prompts, or whole conversations, in one request.
+
+        Args:
+            items: Each with ``prompt`` and ``candidates``, or with ``messages``.
+            model: As for `score`, like all further arguments.
+            weights: See `score`.
+            direction: See `score`.
+            directions: See `score`.
+            explain: See `score`.
+            timeout_s: See `score`.
+
+        Raises:
+            SteerwardError: What the server or the connection failed with.
+        """
+        call = _wire.score_call(
+            items,
+            model=model,
+            weights=weights,
+            direction=direction,
+            directions=directions,
+            explain=explain,
+            timeout_s=timeout_s,
+        )
+        return self._run(call)
+
+    def models(self) -> list[ModelCard]:
+        """Return the reward models of the server.
+
+        Raises:
+            SteerwardError: What the server or the connection failed with.
+        """
+        return (self._run(_wire.models_call())).data
+
+    def model(self, name: str) -> ModelCard:
+        """Return one reward model of the server.
+
+        Raises:
+            SteerwardError: What the server or the connection failed with.
+        """
+        return self._run(_wire.model_call(name))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _run(self, call: Call[AnswerT]) -> AnswerT:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._send(call)
+            except SteerwardError as error:
+                delay_s = self._retry.delay_s(error, attempt)
+                if delay_s is None:
+                    raise
+            time.sleep(delay_s)
+
+    def _send(self, call: Call[AnswerT]) -> AnswerT:
+        try:
+            response = self._http.request(
+                call.method, call.path, content=call.content, headers=call.headers
+            )
+        except httpx.HTTPError as error:
+            raise _wire.connection_error(self._base_url, error) from error
+        return _wire.read_answer(call, response)
+
+    def __enter__(self) -> Client:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
+        self.close()

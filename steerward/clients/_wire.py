@@ -1,0 +1,159 @@
+"""The half of the clients that does no input or output: requests, answers, retries.
+
+Both shells hold only the transport call and the sleep; every decision is here and pure.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from steerward.protocol.errors import ConnectionFailed, SteerwardError, error_from_body
+from steerward.protocol.scoring import (
+    Message,
+    ModelCard,
+    ModelList,
+    ScoreItem,
+    ScoreRequest,
+    ScoreResponse,
+)
+from steerward.protocol.validation import invalid_request
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+
+Turn = Message | Mapping[str, str]
+Prompt = str | Sequence[Turn]
+Item = ScoreItem | Mapping[str, Any]
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8000"
+_BACKOFF_S = 0.5
+_LONGEST_BACKOFF_S = 8.0
+# A server that asks for more patience than this is not worth waiting for in a call.
+_LONGEST_RETRY_AFTER_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[AnswerT]):
+    """One request to make, and the type of its answer."""
+
+    method: str
+    path: str
+    answer: type[AnswerT]
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When to try again."""
+
+    max_retries: int
+
+    def delay_s(self, error: SteerwardError, attempt: int) -> float | None:
+        """Return how long to wait before the next attempt, or None to give up.
+
+        Args:
+            error: What the attempt ended with.
+            attempt: Number of attempts so far, from 1.
+        """
+        if not error.is_retryable or attempt > self.max_retries:
+            return None
+        if error.retry_after_s is not None:
+            within = error.retry_after_s <= _LONGEST_RETRY_AFTER_S
+            return error.retry_after_s if within else None
+        backoff = min(_BACKOFF_S * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
+        # Jitter keeps many clients from coming back at the same moment.
+        return backoff * random.uniform(0.75, 1.0)
+
+
+def client_headers(api_key: str | None) -> dict[str, str]:
+    """Return the headers of every request."""
+    headers = {"user-agent": "steerward-client"}
+    if api_key is not None:
+        headers["authorization"] = f"Bearer {api_key}"
+    return headers
+
+
+def score_call(items: Sequence[Item], **options: Any) -> Call[ScoreResponse]:
+    """Return the call that scores items.
+
+    Raises:
+        InvalidRequest: If the request breaks the schema; nothing is sent then.
+    """
+    try:
+        request = ScoreRequest(
+            items=[ScoreItem.model_validate(_plain(item)) for item in items],
+            **{name: value for name, value in options.items() if value is not None},
+        )
+    except ValidationError as error:
+        raise invalid_request(error.errors()) from error
+    content = request.model_dump_json(exclude_none=True).encode()
+    headers = {"content-type": "application/json"}
+    return Call("POST", "/v1/score", ScoreResponse, content, headers)
+
+
+def prompt_item(prompt: Prompt, candidates: Sequence[str]) -> dict[str, Any]:
+    """Return the item of one prompt and its candidates."""
+    turns = prompt if isinstance(prompt, str) else [_plain(turn) for turn in prompt]
+    return {"prompt": turns, "candidates": list(candidates)}
+
+
+def _plain(value: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
+    return value.model_dump() if isinstance(value, BaseModel) else dict(value)
+
+
+def models_call() -> Call[ModelList]:
+    """Return the call that lists the models."""
+    return Call("GET", "/v1/models", ModelList)
+
+
+def model_call(name: str) -> Call[ModelCard]:
+    """Return the call that describes one model."""
+    return Call("GET", f"/v1/models/{name}", ModelCard)
+
+
+def read_answer(call: Call[AnswerT], response: httpx.Response) -> AnswerT:
+    """Return the answer of a call.
+
+    Raises:
+        SteerwardError: The error that the server described, as its own class.
+        ConnectionFailed: If the answer is not one of ours: cut off, or from something between.
+    """
+    request_id = response.headers.get("x-request-id")
+    try:
+        if response.is_success:
+            return call.answer.model_validate_json(response.content)
+        body: object = response.json()
+    except ValueError as error:
+        if response.is_success:
+            failure: SteerwardError = ConnectionFailed(
+                f"the answer of {response.url} is not a Steerward answer ({type(error).__name__})"
+            )
+            failure.request_id = request_id
+            raise failure from error
+        body = None
+    failure = error_from_body(
+        response.status_code, body, retry_after_s=_retry_after_s(response.headers)
+    )
+    failure.request_id = request_id
+    raise failure
+
+
+def connection_error(base_url: str, error: httpx.HTTPError) -> ConnectionFailed:
+    """Return the error of a call that got no answer."""
+    return ConnectionFailed(
+        f"no answer from {base_url} ({type(error).__name__}: {error}); is the server running, "
+        "and is base_url right?"
+    )
+
+
+def _retry_after_s(headers: httpx.Headers) -> float | None:
+    try:
+        return max(0.0, float(headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None

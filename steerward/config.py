@@ -1,0 +1,172 @@
+"""Settings: one frozen schema per command, filled from defaults, TOML files, environment, flags.
+
+The help text of every flag is the docstring below its field. Unknown keys are refused in files
+as on the command line. No environment variable is read anywhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+ENVIRONMENT_PREFIX = "STEERWARD_"
+POSITIONAL = "positional"
+"""Marks a field that is an argument of the command line and not a flag."""
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, complete, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class EngineConfig(Settings):
+    """How the scoring engine batches, and how much it takes on."""
+
+    device: str = "auto"
+    """Where models compute: auto (CUDA where there is one), cpu, cuda, cuda:1 ..."""
+    dtype: Dtype = "auto"
+    """Of the backbone; auto is float32 on CPU and bfloat16 on CUDA. Heads are always float32."""
+    max_batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens in one forward pass; one longer candidate runs alone. Higher raises throughput
+    on a GPU, and peak memory. Default: 2048 on CPU, 32768 on CUDA."""
+    max_queued_tokens: int = Field(default=1_000_000, ge=1)
+    """Tokens that may wait for one model before requests are refused with 429. Higher trades
+    latency under load for fewer refusals."""
+    max_items: int = Field(default=1024, ge=1)
+    """Most items in one request."""
+    max_candidates: int = Field(default=1024, ge=1)
+    """Most candidates in one request, over all its items."""
+    tokenizer_threads: int = Field(default=2, ge=1, le=64)
+    """Threads that apply templates and tokenise, beside the one that owns the device."""
+    request_timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds after which a request that has no scores yet is answered with 504."""
+
+
+class ServeConfig(EngineConfig):
+    """Serve reward models over HTTP.
+
+    Without arguments it serves `pocket`, the small reward model that ships with the package.
+
+    Examples:
+      steerward serve
+      steerward serve --reward-model RLHFlow/ArmoRM-Llama3-8B-v0.1 --name armorm
+      steerward serve --reward-model ./small --reward-model ./large --port 9000
+      STEERWARD_API_KEY=secret steerward serve --host 0.0.0.0
+    """
+
+    reward_model: list[str] = Field(default=["pocket"], min_length=1)
+    """Checkpoint folder, hub id (owner/name or owner/name@revision) or `pocket`; repeatable."""
+    name: list[str] = []
+    """Name to serve the reward model under; give one for each --reward-model, in order. Default:
+    the last component of the folder or id."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Use 0.0.0.0 to be reached from other machines, with an API key."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    api_key: list[SecretStr] = []
+    """Bearer key that clients must send; repeatable. Prefer the environment: flags show in `ps`."""
+    public_metrics: bool = False
+    """Leave /metrics open when API keys are set."""
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    """Largest request body; larger ones are refused with 413 before they are read whole."""
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+    """Seconds that requests in flight get to finish after SIGTERM."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe messages to log. Prompts and candidates are never logged."""
+    log_format: Literal["text", "json"] = "text"
+    """One line of text, or of JSON, for each message."""
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> ServeConfig:
+        if self.name and len(self.name) != len(self.reward_model):
+            raise ValueError(
+                f"{len(self.name)} names for {len(self.reward_model)} reward models; give one "
+                "--name for each --reward-model, in the same order, or none"
+            )
+        return self
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines can reach the server."""
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
+
+
+class ScoreFileConfig(EngineConfig):
+    """Score a JSON-lines file without a server.
+
+    Each input row is an item as in `POST /v1/score`: {"prompt": ..., "candidates": [...]} or
+    {"messages": [...]}, with an optional "id" that comes back. Output rows keep the order; a bad
+    row becomes a row with an "error" and the rest goes on. Run it again to go on where it
+    stopped.
+
+    Examples:
+      steerward score in.jsonl out.jsonl
+      steerward score in.jsonl out.jsonl --explain --direction '{"helpfulness": 1, "verbosity": -0.3}'
+    """
+
+    source: Annotated[Path, POSITIONAL]
+    """Input file, JSON lines in UTF-8."""
+    target: Annotated[Path, POSITIONAL]
+    """Output file, JSON lines; its progress is kept beside it until it is complete."""
+    reward_model: str = "pocket"
+    """Checkpoint folder, hub id (owner/name or owner/name@revision) or `pocket`."""
+    weights: dict[str, float] | None = None
+    """JSON object: weights by objective in place of the gates; adds `weighted_score`."""
+    direction: dict[str, float] | None = None
+    """JSON object: preference direction by objective; adds `direction_score`."""
+    explain: bool = False
+    """Add gates, coefficients, contributions and ratings."""
+    overwrite: bool = False
+    """Start over, replacing the output file."""
+
+
+def load_settings(
+    schema: type[SettingsT],
+    flags: Mapping[str, Any],
+    *,
+    files: Sequence[Path] = (),
+    environment: Mapping[str, str] | None = None,
+) -> SettingsT:
+    """Return settings from TOML files left to right, then environment, then flags.
+
+    Raises:
+        pydantic.ValidationError: If a value does not fit or a key is unknown.
+        OSError: If a file cannot be read.
+        tomllib.TOMLDecodeError: If a file is not TOML.
+    """
+    values: dict[str, Any] = {}
+    for path in files:
+        with path.open("rb") as file:
+            values.update(tomllib.load(file))
+    values.update(_from_environment(schema, os.environ if environment is None else environment))
+    values.update(flags)
+    return schema.model_validate(values)
+
+
+def _from_environment(schema: type[Settings], environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        text = environment.get(environment_name(name))
+        if text is None:
+            continue
+        is_list = "list" in str(field.annotation)
+        found[name] = [part.strip() for part in text.split(",")] if is_list else text
+    return found
+
+
+def environment_name(field: str) -> str:
+    """Return the environment variable of a field."""
+    return ENVIRONMENT_PREFIX + field.upper()

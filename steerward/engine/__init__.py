@@ -1,0 +1,1 @@
+"""Which tokens run when: admission, queue, batches, the thread that owns the device. No HTTP."""

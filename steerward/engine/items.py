@@ -1,0 +1,60 @@
+"""What waits for the device, and what comes back.
+
+Axis legend: G candidates of an item, K objectives, V directions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from steerward.models.packing import Group
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOutput:
+    """Scores of one item, in host memory, candidates in request order."""
+
+    rewards_GK: Tensor
+    scores_G: Tensor | None
+    gates: Tensor | None
+    """(K,) if the gate reads the prompt, (G, K) if it reads the candidate."""
+    coefficients: Tensor | None
+    """Shaped as the gates; (K,) for a single objective."""
+    tokens_saved: int
+    """Prefix tokens that other candidates of the batch had already paid for."""
+    queue_s: float
+    """From submission until its first batch started."""
+    inference_s: float
+    """From the start of its first batch until its last result was read."""
+
+
+@dataclass(slots=True, eq=False)
+class ScoringItem:
+    """One prompt with its candidates, waiting for scores.
+
+    The event loop owns the future and the flag; the worker reads the flag and never touches the
+    future but through the loop.
+    """
+
+    future: asyncio.Future[ItemOutput]
+    enqueued_at: float
+    is_cancelled: bool = False
+    num_chunks: int = 0
+    parts: dict[int, ItemOutput] = field(default_factory=dict[int, ItemOutput])
+    """Results of its chunks, by first candidate."""
+    started_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """A part of an item that fits a forward pass: what the batcher moves."""
+
+    item: ScoringItem
+    first_candidate: int
+    """Index in its item of the chunk's first candidate."""
+    group: Group
+    num_tokens: int
+    """Tokens a forward pass computes for it, before any merging."""

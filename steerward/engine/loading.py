@@ -1,0 +1,58 @@
+"""From settings to engines: load each reward model under its name."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from steerward.config import EngineConfig, ServeConfig
+from steerward.engine.engine import Engine
+from steerward.metrics import Metrics
+from steerward.models.checkpoint import load_reward_model
+from steerward.models.source import checkpoint_name
+from steerward.protocol.errors import CheckpointRefused
+
+logger = logging.getLogger(__name__)
+
+
+def load_engine(source: str, *, name: str, config: EngineConfig, metrics: Metrics) -> Engine:
+    """Return the engine of one reward model, not started yet.
+
+    Raises:
+        NotFound: If there is no such checkpoint.
+        CheckpointRefused: If it cannot be loaded without guessing.
+    """
+    began_at = time.perf_counter()
+    model = load_reward_model(source, device=config.device, dtype=config.dtype)
+    engine = Engine(model, name=name, config=config, metrics=metrics)
+    card = engine.card()
+    logger.info(
+        "loaded %s: %d objectives, %.1f M parameters, %s on %s, up to %d tokens, in %.1f s",
+        name,
+        len(card.objectives),
+        card.num_parameters / 1e6,
+        card.dtype,
+        card.device,
+        card.max_input_tokens,
+        time.perf_counter() - began_at,
+    )
+    return engine
+
+
+def load_engines(config: ServeConfig, metrics: Metrics) -> dict[str, Engine]:
+    """Return the engines of a server by model name, in the order of the command line.
+
+    Raises:
+        CheckpointRefused: If two models have the same name, or one cannot be loaded.
+    """
+    names: Sequence[str] = config.name or [checkpoint_name(s) for s in config.reward_model]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise CheckpointRefused(
+            f"two reward models are called {repeated[0]!r}; give each its own --name"
+        )
+    return {
+        name: load_engine(source, name=name, config=config, metrics=metrics)
+        for name, source in zip(names, config.reward_model, strict=True)
+    }

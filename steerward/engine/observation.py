@@ -1,0 +1,85 @@
+"""What the engine tells the metrics: batches, rewards, gates, stages.
+
+Axis legend: N candidates, P prompts, K objectives.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from steerward.engine.result import BatchResult
+from steerward.metrics import STAGES, Metrics
+from steerward.models.packing import PackedBatch
+from steerward.protocol.objectives import ObjectiveSet
+
+
+class Observer:
+    """Records one model's work.
+
+    Args:
+        metrics: Of the server process.
+        model: Name the model is served under.
+        objectives: In head order.
+    """
+
+    def __init__(self, metrics: Metrics, *, model: str, objectives: ObjectiveSet) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._names = objectives.names
+        self._count = 0
+        self._mean_K = torch.zeros(len(objectives), dtype=torch.float64)
+        self._squares_K = torch.zeros(len(objectives), dtype=torch.float64)
+
+    def record_ready(self, is_ready: bool) -> None:
+        """Record whether the model answers requests."""
+        self._metrics.ready.labels(self._model).set(float(is_ready))
+
+    def record_queue(self, queued_tokens: int) -> None:
+        """Record how many tokens wait."""
+        self._metrics.queued_tokens.labels(self._model).set(queued_tokens)
+
+    def record_stages(self, seconds: dict[str, float]) -> None:
+        """Record how long a request spent in each stage."""
+        for stage in STAGES:
+            self._metrics.stage_duration.labels(self._model, stage).observe(seconds[stage])
+
+    def record_batch(self, batch: PackedBatch, result: BatchResult, *, tokens_saved: int) -> None:
+        """Record one forward pass."""
+        metrics, model = self._metrics, self._model
+        metrics.batch_tokens.labels(model).observe(batch.num_tokens)
+        metrics.batch_candidates.labels(model).observe(batch.num_candidates)
+        metrics.computed_tokens.labels(model).inc(batch.num_tokens)
+        text_tokens = sum(segment.end - segment.start for segment in batch.segments)
+        metrics.padding_tokens.labels(model).inc(batch.num_tokens - text_tokens)
+        metrics.prefix_tokens_saved.labels(model).inc(tokens_saved)
+        metrics.candidates.labels(model).inc(batch.num_candidates)
+        metrics.non_finite.labels(model).inc(len(result.non_finite))
+        finite = [n for n in range(batch.num_candidates) if n not in result.non_finite]
+        if finite:
+            self._record_rewards(result.output.rewards_NK[finite])
+        if result.output.gates is not None:
+            self._record_gates(result.output.gates)
+
+    def _record_rewards(self, rewards_NK: Tensor) -> None:
+        """Update mean and variance since the start (Chan et al. 1979, pairwise update)."""
+        rewards_NK = rewards_NK.double()
+        count = rewards_NK.shape[0]
+        mean_K = rewards_NK.mean(dim=-2)
+        shift_K = mean_K - self._mean_K
+        total = self._count + count
+        self._squares_K += ((rewards_NK - mean_K) ** 2).sum(dim=-2)
+        self._squares_K += shift_K**2 * (self._count * count / total)
+        self._mean_K += shift_K * (count / total)
+        self._count = total
+        variance_K = self._squares_K / total
+        for name, mean, variance in zip(
+            self._names, self._mean_K.tolist(), variance_K.tolist(), strict=True
+        ):
+            self._metrics.reward_mean.labels(self._model, name).set(mean)
+            self._metrics.reward_variance.labels(self._model, name).set(variance)
+
+    def _record_gates(self, gates: Tensor) -> None:
+        shares = gates.abs() / gates.abs().sum(dim=-1, keepdim=True)
+        for entropy in torch.special.entr(shares).sum(dim=-1).tolist():
+            self._metrics.gate_entropy.labels(self._model).observe(entropy)

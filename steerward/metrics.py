@@ -1,0 +1,83 @@
+"""Every Prometheus metric in one table: name, unit, labels, buckets.
+
+Labels come from closed sets: routes, codes, model names of the command line, objectives of the
+checkpoint. Nothing a client sends is ever a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_TOKENS = tuple(float(2**power) for power in range(4, 17))
+_CANDIDATES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_NATS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0)
+
+STAGES = ("tokenisation", "queue", "inference", "total")
+
+
+class Metrics:
+    """The metrics of one server process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        model = ("model",)
+        self.requests = self._counter(
+            "requests", "Requests answered.", ("route", "status")
+        )
+        self.request_duration = self._histogram(
+            "request_duration_seconds", "From first byte in to last byte out.", ("route",), _SECONDS
+        )
+        self.refusals = self._counter("refusals", "Requests refused, by error code.", ("code",))
+        self.stage_duration = self._histogram(
+            "stage_duration_seconds", "Time a request spends in a stage.", ("model", "stage"), _SECONDS
+        )
+        self.batch_tokens = self._histogram(
+            "batch_tokens", "Tokens computed in one forward pass.", model, _TOKENS
+        )
+        self.batch_candidates = self._histogram(
+            "batch_candidates", "Candidates scored in one forward pass.", model, _CANDIDATES
+        )
+        self.padding_tokens = self._counter(
+            "padding_tokens", "Tokens computed that belong to no text; packed batches have none.", model
+        )
+        self.computed_tokens = self._counter(
+            "computed_tokens", "Tokens computed in forward passes.", model
+        )
+        self.prefix_tokens_saved = self._counter(
+            "prefix_tokens_saved", "Prompt tokens not computed again for further candidates.", model
+        )
+        self.queued_tokens = self._gauge("queued_tokens", "Tokens that wait for the device.", model)
+        self.ready = self._gauge("ready", "1 if the model answers requests.", model)
+        self.candidates = self._counter("candidates", "Candidates scored.", model)
+        self.reward_mean = self._gauge(
+            "reward_mean", "Mean raw reward since the start.", ("model", "objective")
+        )
+        self.reward_variance = self._gauge(
+            "reward_variance", "Variance of the raw reward since the start.", ("model", "objective")
+        )
+        self.gate_entropy = self._histogram(
+            "gate_entropy_nats", "Entropy of the gates of a prompt, as shares.", model, _NATS
+        )
+        self.non_finite = self._counter(
+            "non_finite_scores", "Candidates with NaN or infinite rewards, refused.", model
+        )
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
+        return Counter(f"steerward_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: Sequence[str]) -> Gauge:
+        return Gauge(f"steerward_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
+    ) -> Histogram:
+        return Histogram(
+            f"steerward_{name}", text, labels, buckets=tuple(buckets), registry=self.registry
+        )

@@ -1,0 +1,54 @@
+"""The web application: routes around engines that somebody else has made."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+import steerward
+from steerward.config import ServeConfig
+from steerward.engine.engine import Engine
+from steerward.metrics import Metrics
+from steerward.server.errors import install_error_handlers
+from steerward.server.middleware import RequestMiddleware
+from steerward.server.routes import operations, score
+from steerward.server.state import ServerState
+
+_DESCRIPTION = """
+Scores answers with multi-objective reward models and says why.
+
+Send prompts with candidates to `POST /v1/score`. Errors have OpenAI's shape; 429 and 503 carry
+`Retry-After`. Nothing is ever truncated, and no score is ever made up.
+"""
+
+
+def create_app(config: ServeConfig, engines: Mapping[str, Engine], metrics: Metrics) -> FastAPI:
+    """Return the app; it starts the engines, and drains and closes them at the end."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for engine in engines.values():
+            engine.start()
+        yield
+        for engine in engines.values():
+            # uvicorn has waited for open requests already; what is left has had its time.
+            engine.begin_drain()
+            engine.close()
+
+    app = FastAPI(
+        title="Steerward",
+        version=steerward.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.steerward = ServerState(engines, config, metrics)
+    app.include_router(score.router)
+    app.include_router(operations.router)
+    install_error_handlers(app)
+    app.add_middleware(
+        RequestMiddleware, metrics=metrics, max_body_bytes=config.max_body_bytes
+    )
+    return app

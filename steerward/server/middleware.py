@@ -1,0 +1,105 @@
+"""Around every request: id, body limit, access log, metrics. Plain ASGI, no copies of bodies."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from steerward.logs import request_id
+from steerward.metrics import Metrics
+from steerward.protocol.errors import InputTooLong
+from steerward.server.responses import error_response
+
+logger = logging.getLogger("steerward.access")
+
+_CLIENT_ID = re.compile(r"[\w.:-]{1,128}")
+
+
+class RequestMiddleware:
+    """Gives every request an id and a line in the log, and refuses bodies over the limit.
+
+    Args:
+        app: The app inside.
+        metrics: Of this process.
+        max_body_bytes: Largest body.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event of ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        current = given if _CLIENT_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+        token = request_id.set(current)
+        began_at = time.perf_counter()
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = current
+            await send(message)
+
+        try:
+            if self._is_declared_too_long(headers):
+                await self._refuse(scope, receive, send_with_id)
+            else:
+                await self._run_limited(scope, receive, send_with_id)
+        finally:
+            self._record(scope, status, time.perf_counter() - began_at)
+            request_id.reset(token)
+
+    def _is_declared_too_long(self, headers: Headers) -> bool:
+        declared = headers.get("content-length", "")
+        return declared.isdecimal() and int(declared) > self._max_body_bytes
+
+    async def _run_limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app, counting the body of requests that did not declare its length."""
+        received = 0
+
+        async def receive_limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise self._too_long()
+            return message
+
+        await self._app(scope, receive_limited, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self._too_long()
+        self._metrics.refusals.labels(error.code).inc()
+        await error_response(error)(scope, receive, send)
+
+    def _too_long(self) -> InputTooLong:
+        return InputTooLong(
+            f"the body is larger than {self._max_body_bytes:,} bytes; send several requests, or "
+            "start the server with a larger --max-body-bytes"
+        )
+
+    def _record(self, scope: Scope, status: int, duration_s: float) -> None:
+        # The route's pattern, not its path: paths are the client's, patterns a closed set.
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.request_duration.labels(route).observe(duration_s)
+        logger.info(
+            "%s %s %d",
+            scope["method"],
+            route,
+            status,
+            extra={"duration_ms": round(duration_s * 1e3, 2)},
+        )

@@ -1,0 +1,75 @@
+"""Models, health, version, metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+import steerward
+from steerward.protocol.errors import NotReady
+from steerward.protocol.scoring import ModelCard, ModelList
+from steerward.server.auth import require_key, require_key_for_metrics
+from steerward.server.documentation import error_answers
+from steerward.server.responses import json_response
+from steerward.server.state import state_of
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get(
+    "/v1/models",
+    response_model=ModelList,
+    responses=error_answers(401),
+    dependencies=[Depends(require_key)],
+)
+async def list_models(request: Request) -> Response:
+    """Return the reward models with objectives, limits, weight version and queue."""
+    cards = [engine.card() for engine in state_of(request).engines.values()]
+    return json_response(ModelList(data=cards).model_dump())
+
+
+@router.get(
+    "/v1/models/{model}",
+    response_model=ModelCard,
+    responses=error_answers(401, 404),
+    dependencies=[Depends(require_key)],
+)
+async def get_model(model: str, request: Request) -> Response:
+    """Return one reward model."""
+    return json_response(state_of(request).engine(model).card().model_dump())
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """Answer that the process runs."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", responses=error_answers(503))
+@router.get("/health", responses=error_answers(503))
+async def readyz(request: Request) -> dict[str, str]:
+    """Answer 200 if every model takes requests, else 503 with the reason."""
+    for engine in state_of(request).engines.values():
+        if not engine.is_ready:
+            raise NotReady(f"{engine.name}: {engine.reason}", retry_after_s=5.0)
+    return {"status": "ready"}
+
+
+@router.get("/version")
+async def version() -> dict[str, str]:
+    """Return the version of the server."""
+    return {"version": steerward.__version__}
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **error_answers(401)},
+    dependencies=[Depends(require_key_for_metrics)],
+)
+async def metrics(request: Request) -> Response:
+    """Return all metrics in Prometheus' text format."""
+    return Response(
+        state_of(request).metrics.exposition(),
+        media_type="text/plain; version=0.0.4; charset=utf-8",
+    )
