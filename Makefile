@@ -1,0 +1,53 @@
+# Set-up is venv and pip; the tested versions are in constraints.txt.
+#   make serve                 serve the reward model that ships with the package
+#   make test                  run the tests
+#   make setup TORCH=cuda      install with a CUDA build of torch (default: cpu)
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= cpu
+# -e: a checkout in development; empty: a copy in site-packages.
+EDITABLE ?= -e
+
+BIN := $(VENV)/bin
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu
+TORCH_INDEX_cuda :=
+CHECKED := steerward tests benchmarks recipes
+
+.PHONY: setup serve test check bench format pocket clean
+
+setup: $(VENV)/.installed-dev
+install-server: $(VENV)/.installed-server
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==$(TORCH_VERSION) $(TORCH_INDEX_$(TORCH)) -c constraints.txt
+	$(BIN)/pip install --quiet $(EDITABLE) '.[$*]' -c constraints.txt
+	touch $@
+
+serve: install-server
+	$(BIN)/steerward serve
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/codespell $(CHECKED) docs README.md CHANGELOG.md
+	$(BIN)/basedpyright --level error
+	$(BIN)/python -m pytest -q -p no:randomly tests/test_layers.py
+
+format: setup
+	$(BIN)/ruff format $(CHECKED)
+	$(BIN)/ruff check --fix $(CHECKED)
+
+bench: setup
+	$(BIN)/python -m benchmarks.score_throughput
+
+# Train the model that ships, from the data in DATA, as the model card says.
+pocket: setup
+	$(BIN)/python -m recipes.pocket --data $(DATA)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
