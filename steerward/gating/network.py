@@ -14,10 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from steerward.kernels.gating_mlp import gating_mlp
+from steerward.kernels.gating_mlp import Activation, Normalisation, gating_mlp
 
-Activation = Literal["relu", "selu"]
-Normalisation = Literal["softmax", "none"]
 Reads = Literal["prompt", "candidate"]
 
 _ACTIVATIONS = {"relu": torch.relu, "selu": torch.nn.functional.selu}

@@ -22,6 +22,10 @@ from steerward.protocol.errors import CheckpointRefused
 # largest hidden value: rounding of a deep network, far below any error of layout.
 _PARITY = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 
+# Share of a candidate's state that another candidate may move: rounding of experts that are
+# batched together, nothing more. Exactly 0 for dense decoders.
+_MOST_LEAK = 0.02
+
 
 class Backbone(nn.Module):
     """A decoder without its output layer.
@@ -93,8 +97,15 @@ class Backbone(nn.Module):
 
     @property
     def max_positions(self) -> int:
-        """Longest sequence the positions reach."""
-        return self.config.get_text_config().max_position_embeddings
+        """Longest sequence the positions reach.
+
+        Raises:
+            CheckpointRefused: If the configuration does not say.
+        """
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        if limit is None:
+            raise CheckpointRefused("config.json does not say max_position_embeddings")
+        return limit
 
     @property
     def vocabulary_size(self) -> int:
@@ -127,33 +138,42 @@ class Backbone(nn.Module):
 
         Refuses encoders, recurrent layers and whatever else does not keep segments apart.
         """
-        step = max(1, self.vocabulary_size // 64)
-        ids = [(7 + i * step) % self.vocabulary_size for i in range(24)]
-        group = Group(ids[:8], [ids[8:16], ids[16:23]], gating_position=7)
-        sequences = [[*group.prefix, *suffix] for suffix in group.suffixes]
+        first, second, third = (self._probe_ids(start) for start in (0, 1, 2))
+        group = Group(first, [second, third[:-1]], gating_position=len(first) - 1)
         # Soft-capped scores exist only in the eager form; fused operators drop the cap.
         self.model.set_attn_implementation("eager")
-        plain = [
-            self.model(torch.tensor([ids], device=self.device), use_cache=False).last_hidden_state[0]
-            for ids in sequences
-        ]
-        expected = torch.stack([states[-1] for states in plain])
-        batch = pack([group]).to(self.device)
+        expected = torch.stack([self._alone([*first, *suffix]) for suffix in group.suffixes])
         self.model.set_attn_implementation(PACKED_ATTENTION)
         try:
-            states_TH = self(batch)
+            packed = self._last_states(group)
+            # What one candidate says must not reach another, what the prompt says must.
+            leak = self._last_states(Group(first, [third, third[:-1]], 0))[1] - packed[1]
+            effect = self._last_states(Group(second, group.suffixes, 0))[1] - packed[1]
         except (NotImplementedError, TypeError, ValueError) as error:
-            raise CheckpointRefused(
-                f"a {self.config.model_type} backbone cannot be scored in packed batches: {error}"
-            ) from error
-        packed = states_TH[batch.last_positions_N]
-        error = (packed - expected).abs().max() / expected.abs().max()
-        if not error <= _PARITY[self.dtype]:
-            raise CheckpointRefused(
-                f"a {self.config.model_type} backbone gives other hidden states in a packed batch "
-                f"than alone (relative difference {error:.2g}); it is not a causal decoder that "
-                "transformers' attention interface reaches"
-            )
+            raise self._not_packable(str(error)) from error
+        difference = (packed - expected).abs().max() / expected.abs().max()
+        if not difference <= _PARITY[self.dtype]:
+            raise self._not_packable(f"hidden states differ from those alone by {difference:.2g}")
+        if not leak.abs().max() <= _MOST_LEAK * effect.abs().max():
+            raise self._not_packable("its layers carry one candidate's text into the next")
+
+    def _probe_ids(self, start: int) -> list[int]:
+        size = self.vocabulary_size
+        return [(7 + start * 11 + i * max(1, size // 64)) % size for i in range(8)]
+
+    def _alone(self, ids: list[int]) -> Tensor:
+        ids_1T = torch.tensor([ids], device=self.device)
+        return self.model(ids_1T, use_cache=False).last_hidden_state[0, -1]
+
+    def _last_states(self, group: Group) -> Tensor:
+        batch = pack([group]).to(self.device)
+        return self(batch)[batch.last_positions_N]
+
+    def _not_packable(self, reason: str) -> CheckpointRefused:
+        return CheckpointRefused(
+            f"a {self.config.model_type} backbone cannot be scored in packed batches: {reason}; "
+            "it must be a causal decoder whose layers call transformers' attention interface"
+        )
 
 
 @contextmanager

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from steerward.gating.network import Activation, GatingNetwork, Normalisation, Reads
+from steerward.gating.network import GatingNetwork, Reads
+from steerward.kernels.gating_mlp import Activation, Normalisation
 from steerward.models.heads import RewardHeads
 from steerward.models.tensors import TensorFiles
 from steerward.protocol.errors import CheckpointRefused
@@ -49,8 +50,9 @@ def read_heads(config: Config, files: TensorFiles) -> HeadParts:
     """
     if NATIVE_SECTION in config:
         return _read_native(config, files)
-    if "regression_layer.weight" in files:
-        return _read_quantiles(config, files) if "num_quantiles" in config else _read_armorm(config, files)
+    if "regression_layer.weight" in files or "gating_temperature" in config:
+        read = _read_quantiles if "num_quantiles" in config else _read_armorm
+        return read(config, files)
     if any(key.startswith("weights.fc.") for key in files):
         return _read_urm(config, files)
     if "score.weight" in files:

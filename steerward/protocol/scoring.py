@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from steerward.protocol.directions import PreferenceDirection, check_weights
 from steerward.protocol.objectives import Objective
@@ -31,10 +31,21 @@ class Message(_Request):
     """Plain text. Special-token text inside it is scored as text."""
 
 
+def _prompt_form(value: object) -> str:
+    """Tell the two forms of a prompt apart, so that errors speak of the one that was meant."""
+    return "text" if isinstance(value, str) else "turns"
+
+
+Prompt = Annotated[
+    Annotated[str, Tag("text")] | Annotated[list[Message], Tag("turns")],
+    Discriminator(_prompt_form),
+]
+
+
 class ScoreItem(_Request):
     """One prompt with the candidates that answer it, or one whole conversation."""
 
-    prompt: str | list[Message] | None = None
+    prompt: Prompt | None = None
     """A string (one user turn), or messages that end with a user or tool turn."""
     candidates: list[str] | None = Field(default=None, min_length=1)
     """Answers to the prompt, scored side by side; the prompt is computed once."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from steerward.protocol.errors import InvalidRequest
 
-# Names pydantic gives to the branches of `str | list[Message]`; not places in the request.
-_BRANCHES = {"str", "list[Message]"}
+# Tags of the two forms of a prompt; not places in the request.
+_BRANCHES = {"text", "turns"}
 
 
 def invalid_request(errors: Sequence[Any]) -> InvalidRequest:

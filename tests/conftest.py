@@ -1,0 +1,54 @@
+"""Fixtures that many folders share: real checkpoints, real engines, nothing pretended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before any test imports a tokenizer: forked workers of other libraries would warn otherwise.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+from steerward.config import ServeConfig
+from steerward.models.checkpoint import load_reward_model
+from steerward.models.reward_model import RewardModel
+from tests.golden_cases import GOLDEN, GOLDEN_NAMES
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def golden_models() -> dict[str, RewardModel]:
+    """Every golden checkpoint, loaded once in float32."""
+    return {name: load_reward_model(GOLDEN / name, device="cpu") for name in GOLDEN_NAMES}
+
+
+@pytest.fixture
+def armorm(golden_models: dict[str, RewardModel]) -> RewardModel:
+    return golden_models["armorm"]
+
+
+@pytest.fixture
+def armorm_folder(tmp_path: Path) -> Path:
+    """A copy of the golden ArmoRM checkpoint that a test may damage."""
+    import shutil
+
+    return Path(shutil.copytree(GOLDEN / "armorm", tmp_path / "armorm"))
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith("STEERWARD_"):
+            monkeypatch.delenv(name)
+    yield
+
+
+@pytest.fixture
+def serve_config(clean_environment: None) -> ServeConfig:
+    return ServeConfig(device="cpu")

@@ -1,0 +1,51 @@
+"""Directions have norm 1; what cannot be one is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steerward.protocol.directions import PreferenceDirection, check_weights
+from steerward.protocol.errors import InvalidDirection
+
+components = st.dictionaries(
+    st.text(min_size=1, max_size=5),
+    st.floats(allow_nan=False, allow_infinity=False),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(components)
+def test_direction_has_norm_one_or_is_refused(given_components: dict[str, float]) -> None:
+    norm = math.hypot(*given_components.values())
+    if norm == 0.0 or math.isinf(norm):
+        with pytest.raises(InvalidDirection):
+            PreferenceDirection.from_mapping(given_components)
+        return
+    direction = PreferenceDirection.from_mapping(given_components)
+    assert math.isclose(math.hypot(*direction.components.values()), 1.0, rel_tol=1e-9)
+    for name, value in direction.components.items():
+        assert math.copysign(1, value) == math.copysign(1, given_components[name])
+
+
+@pytest.mark.parametrize(
+    "bad", [{}, {"a": 0.0}, {"a": float("nan")}, {"a": float("inf")}, {"a": 1e308, "b": 1.7e308}]
+)
+def test_zero_nan_and_infinite_directions_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(InvalidDirection) as caught:
+        PreferenceDirection.from_mapping(bad)
+    assert (caught.value.param or "").startswith("direction")
+
+
+def test_weights_are_used_as_given() -> None:
+    assert check_weights({"a": 2.0, "b": 0.0}) == {"a": 2.0, "b": 0.0}
+
+
+@pytest.mark.parametrize("bad", [{}, {"a": 0.0}, {"a": -0.1}, {"a": float("nan")}])
+def test_negative_zero_and_nan_weights_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(InvalidDirection):
+        check_weights(bad)

@@ -1,0 +1,102 @@
+"""What a score request may be, and how it says what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from steerward.protocol.scoring import ScoreRequest
+from steerward.protocol.validation import invalid_request
+
+USER = {"role": "user", "content": "hi"}
+ASSISTANT = {"role": "assistant", "content": "yo"}
+ITEM = {"prompt": "hi", "candidates": ["yo"]}
+
+
+def problem(body: Any) -> tuple[str | None, str]:
+    with pytest.raises(ValidationError) as caught:
+        ScoreRequest.model_validate(body)
+    error = invalid_request(caught.value.errors())
+    return error.param, error.message
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        ({}, "items", "required"),
+        ({"items": []}, "items", "at least 1"),
+        ({"items": [{}]}, "items[0]", "prompt and candidates together"),
+        ({"items": [{"prompt": "hi"}]}, "items[0]", "together"),
+        ({"items": [{"prompt": "hi", "candidates": []}]}, "items[0].candidates", "at least 1"),
+        ({"items": [{"prompt": " \n", "candidates": ["a"]}]}, "items[0]", "prompt is empty"),
+        ({"items": [ITEM, {"prompt": [], "candidates": ["a"]}]}, "items[1]", "no user turn"),
+        ({"items": [{**ITEM, "messages": [USER, ASSISTANT]}]}, "items[0]", "not both"),
+        ({"items": [{"messages": [USER]}]}, "items[0]", "ends? with"),
+        ({"items": [{"messages": [ASSISTANT]}]}, "items[0]", "no user turn"),
+        (
+            {"items": [{"prompt": [USER, ASSISTANT], "candidates": ["a"]}]},
+            "items[0]",
+            "answers a user or tool turn",
+        ),
+        (
+            {"items": [{"prompt": [{"role": "system", "content": "x"}], "candidates": ["a"]}]},
+            "items[0]",
+            "no user turn",
+        ),
+        ({"items": [{"prompt": [{"role": "bot", "content": "x"}], "candidates": ["a"]}]},
+         "items[0].prompt[0].role", "'system', 'user'"),
+        ({"items": [{"prompt": "hi", "candidates": [3]}]}, "items[0].candidates[0]", "string"),
+        ({"items": [ITEM], "weight": {}}, "weight", "unknown key"),
+        ({"items": [{**ITEM, "n": 1}]}, "items[0].n", "unknown key"),
+        ({"items": [ITEM], "explain": "yes"}, "explain", "boolean"),
+        ({"items": [ITEM], "direction": {"a": "1"}}, "direction.a", "number"),
+        ({"items": [ITEM], "direction": {"a": 1.0}, "directions": [{"a": 1.0}]}, None, "not both"),
+        ({"items": [ITEM], "timeout_s": 0}, "timeout_s", "greater than 0"),
+        ([], None, "object|dictionary|valid"),
+    ],
+)
+def test_bad_request_names_the_place_and_the_reason(
+    body: Any, param: str | None, words: str
+) -> None:
+    import re
+
+    found, message = problem(body)
+    assert found == param
+    assert re.search(words, message), message
+
+
+def test_values_are_never_repeated_in_messages() -> None:
+    secret = "a very private candidate"
+    _, message = problem({"items": [{"prompt": {"text": secret}, "candidates": [[secret]]}]})
+    assert secret not in message
+
+
+def test_many_problems_are_counted() -> None:
+    _, message = problem({"items": [{"prompt": "x", "candidates": [1] * 20}]})
+    assert "(and 15 more)" in message
+
+
+def test_forms_of_an_item_read_the_same() -> None:
+    as_string, as_turns, as_messages = ScoreRequest.model_validate(
+        {
+            "items": [
+                {"prompt": "hi", "candidates": ["yo"]},
+                {"prompt": [USER], "candidates": ["yo"]},
+                {"messages": [USER, ASSISTANT]},
+            ]
+        }
+    ).items
+    assert as_string.context == as_turns.context == as_messages.context
+    assert as_string.answers == as_turns.answers == as_messages.answers == ["yo"]
+
+
+def test_empty_candidate_is_allowed() -> None:
+    request = ScoreRequest.model_validate({"items": [{"prompt": "hi", "candidates": [""]}]})
+    assert request.items[0].answers == [""]
+
+
+def test_tool_turn_may_precede_the_candidate() -> None:
+    turns = [USER, ASSISTANT, {"role": "tool", "content": "42"}]
+    ScoreRequest.model_validate({"items": [{"prompt": turns, "candidates": ["It is 42."]}]})
