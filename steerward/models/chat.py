@@ -81,7 +81,7 @@ class ChatEncoder:
             raise CheckpointRefused(
                 "the tokenizer has no chat template; put a chat_template.jinja beside tokenizer.json"
             )
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = template
         backend = cast("Tokenizer", tokenizer.backend_tokenizer)  # pyright: ignore[reportAttributeAccessIssue]
         self._encoder = _content_encoder(backend.to_str())
@@ -188,7 +188,7 @@ class ChatEncoder:
 
     def _apply_template(self, turns: Sequence[Turn]) -> str:
         try:
-            rendered = self._tokenizer.apply_chat_template(
+            rendered = self.tokenizer.apply_chat_template(
                 [dict(turn) for turn in turns],
                 chat_template=self._template,
                 tokenize=False,
@@ -252,7 +252,7 @@ class ChatEncoder:
             except InvalidRequest:
                 continue  # Templates for a single turn refuse the longer probe.
             text = self._apply_template(turns)
-            theirs = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            theirs = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             if ours != theirs and ours[1:] != theirs:
                 raise CheckpointRefused(
                     "token ids built from messages differ from the tokenizer's own; its "

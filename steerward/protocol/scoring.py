@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from steerward.protocol.directions import PreferenceDirection, check_weights
 from steerward.protocol.objectives import Objective
@@ -23,11 +31,25 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
+def _check_unicode(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"not Unicode text: a lone surrogate at position {error.start}; send whole characters"
+        ) from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_unicode)]
+"""Text that a tokenizer can read; JSON escapes can spell what is none."""
+
+
 class Message(_Request):
     """One turn of a conversation."""
 
     role: Role
-    content: str
+    content: Text
     """Plain text. Special-token text inside it is scored as text."""
 
 
@@ -37,7 +59,7 @@ def _prompt_form(value: object) -> str:
 
 
 Prompt = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[Message], Tag("turns")],
+    Annotated[Text, Tag("text")] | Annotated[list[Message], Tag("turns")],
     Discriminator(_prompt_form),
 ]
 
@@ -47,7 +69,7 @@ class ScoreItem(_Request):
 
     prompt: Prompt | None = None
     """A string (one user turn), or messages that end with a user or tool turn."""
-    candidates: list[str] | None = Field(default=None, min_length=1)
+    candidates: list[Text] | None = Field(default=None, min_length=1)
     """Answers to the prompt, scored side by side; the prompt is computed once."""
     messages: list[Message] | None = Field(default=None, min_length=1)
     """A whole conversation that ends with the assistant's turn, the only candidate."""

@@ -36,9 +36,10 @@ def _check(request: Request, keys: Sequence[SecretStr]) -> None:
     if not keys:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    # Starlette reads header bytes as Latin-1, so this gives back the bytes that were sent.
     # Every key is compared, so that time does not tell which one was close.
     matches = [
-        hmac.compare_digest(given.encode("utf-8", "replace"), key.get_secret_value().encode())
+        hmac.compare_digest(given.encode("latin-1"), key.get_secret_value().encode())
         for key in keys
     ]
     if scheme.lower() != "bearer" or not any(matches):

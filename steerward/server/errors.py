@@ -16,7 +16,7 @@ from steerward.protocol.errors import (
     error_from_body,
 )
 from steerward.protocol.validation import invalid_request
-from steerward.server.responses import error_response, json_response
+from steerward.server.responses import error_response
 from steerward.server.state import state_of
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,9 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Routes that do not exist, methods that do not fit, bodies that are not JSON."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, SteerwardError):
+        # The body limit struck while FastAPI was reading.
+        return await _on_steerward_error(request, error.__cause__)
     if error.status_code == 404:
         return await _on_steerward_error(
             request, NotFound(f"there is no route {request.url.path}; see /docs")
@@ -53,8 +56,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 400:
         mapped = InvalidRequest(f"the body is not JSON in UTF-8: {error.detail}")
     response = await _on_steerward_error(request, mapped)
-    if error.status_code == 405:
-        response = json_response(mapped.to_body(), status=405, headers=dict(error.headers or {}))
+    response.status_code = error.status_code if error.status_code == 405 else mapped.status
+    response.headers.update(error.headers or {})
     return response
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,10 +25,16 @@ def json_response(
 
 
 def error_response(error: SteerwardError) -> Response:
-    """Return the OpenAI error object with the headers that clients act on."""
+    """Return the OpenAI error object with the headers that clients act on.
+
+    Errors name what was sent, which may be no Unicode text: the escapes of the standard encoder
+    can spell that, orjson refuses to.
+    """
     headers: dict[str, str] = {}
     if error.is_retryable:
         headers["retry-after"] = str(max(1, round(error.retry_after_s or 1.0)))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return json_response(error.to_body(), status=error.status, headers=headers)
+    return Response(
+        json.dumps(error.to_body()), error.status, headers, media_type="application/json"
+    )
