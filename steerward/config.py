@@ -114,7 +114,7 @@ class ScoreFileConfig(EngineConfig):
 
     Examples:
       steerward score in.jsonl out.jsonl
-      steerward score in.jsonl out.jsonl --explain --direction '{"helpfulness": 1, "verbosity": -0.3}'
+      steerward score in.jsonl out.jsonl --direction '{"helpfulness": 1, "verbosity": -1}'
     """
 
     source: Annotated[Path, POSITIONAL]

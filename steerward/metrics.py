@@ -24,15 +24,16 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         model = ("model",)
-        self.requests = self._counter(
-            "requests", "Requests answered.", ("route", "status")
-        )
+        self.requests = self._counter("requests", "Requests answered.", ("route", "status"))
         self.request_duration = self._histogram(
             "request_duration_seconds", "From first byte in to last byte out.", ("route",), _SECONDS
         )
         self.refusals = self._counter("refusals", "Requests refused, by error code.", ("code",))
         self.stage_duration = self._histogram(
-            "stage_duration_seconds", "Time a request spends in a stage.", ("model", "stage"), _SECONDS
+            "stage_duration_seconds",
+            "Time a request spends in a stage.",
+            ("model", "stage"),
+            _SECONDS,
         )
         self.batch_tokens = self._histogram(
             "batch_tokens", "Tokens computed in one forward pass.", model, _TOKENS
@@ -41,7 +42,9 @@ class Metrics:
             "batch_candidates", "Candidates scored in one forward pass.", model, _CANDIDATES
         )
         self.padding_tokens = self._counter(
-            "padding_tokens", "Tokens computed that belong to no text; packed batches have none.", model
+            "padding_tokens",
+            "Tokens computed that belong to no text; packed batches have none.",
+            model,
         )
         self.computed_tokens = self._counter(
             "computed_tokens", "Tokens computed in forward passes.", model

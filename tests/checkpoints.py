@@ -42,7 +42,11 @@ def edit_config(folder: Path, **changes: Any) -> None:
 
 
 def save_sequence_classifier(
-    folder: Path, config: PretrainedConfig, *, seed: int = 0, labels: Mapping[int, str] | None = None
+    folder: Path,
+    config: PretrainedConfig,
+    *,
+    seed: int = 0,
+    labels: Mapping[int, str] | None = None,
 ) -> Any:
     """Write a sequence classifier with random weights; return it as transformers has it."""
     if labels is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,12 +42,21 @@ def armorm_folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(GOLDEN / "armorm", tmp_path / "armorm"))
 
 
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Commands set up the root logger; the next test gets back its own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 @pytest.fixture
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("STEERWARD_"):
             monkeypatch.delenv(name)
-    yield
 
 
 @pytest.fixture

@@ -97,7 +97,9 @@ def test_every_part_has_a_rule() -> None:
 
 
 def test_no_folder_or_module_has_an_empty_name() -> None:
-    names = {part for _, path in modules() for part in path.relative_to(PACKAGE).with_suffix("").parts}
+    names = {
+        part for _, path in modules() for part in path.relative_to(PACKAGE).with_suffix("").parts
+    }
     assert not names & FORBIDDEN_NAMES
 
 

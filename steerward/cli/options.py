@@ -77,8 +77,7 @@ def _add_option(parser: argparse.ArgumentParser, name: str, field: FieldInfo) ->
     else:
         options["metavar"] = "FILE" if kind is Path else _METAVARS.get(kind, "TEXT")
     if POSITIONAL in field.metadata:
-        options.pop("default")
-        parser.add_argument(name, **(options | {"metavar": name.upper()}))
+        parser.add_argument(name, type=str, metavar=name.upper(), help=options["help"])
     else:
         parser.add_argument(_flag(name), dest=name, **options)
 
@@ -122,7 +121,7 @@ def _json_object(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError('give a JSON object, as in \'{"helpfulness": 1}\'')
+        raise argparse.ArgumentTypeError("give a JSON object, as in '{\"helpfulness\": 1}'")
     return typing.cast("dict[str, Any]", value)
 
 

@@ -86,9 +86,11 @@ def score_call(items: Sequence[Item], **options: Any) -> Call[ScoreResponse]:
         InvalidRequest: If the request breaks the schema; nothing is sent then.
     """
     try:
-        request = ScoreRequest(
-            items=[ScoreItem.model_validate(_plain(item)) for item in items],
-            **{name: value for name, value in options.items() if value is not None},
+        request = ScoreRequest.model_validate(
+            {
+                "items": [_plain(item) for item in items],
+                **{name: value for name, value in options.items() if value is not None},
+            }
         )
     except ValidationError as error:
         raise invalid_request(error.errors()) from error
@@ -104,7 +106,7 @@ def prompt_item(prompt: Prompt, candidates: Sequence[str]) -> dict[str, Any]:
 
 
 def _plain(value: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
-    return value.model_dump() if isinstance(value, BaseModel) else dict(value)
+    return value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else dict(value)
 
 
 def models_call() -> Call[ModelList]:

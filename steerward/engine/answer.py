@@ -17,7 +17,6 @@ from torch import Tensor
 from steerward.engine.items import ItemOutput
 from steerward.models.packing import Group
 from steerward.models.reward_model import RewardModel
-from steerward.protocol.directions import PreferenceDirection
 from steerward.protocol.scoring import ScoreRequest
 
 
@@ -144,9 +143,7 @@ class AnswerBuilder:
         return [self._model.objectives.by_name(row) for row in values_GK.tolist()]
 
 
-def _usage(
-    groups: Sequence[Sequence[Group]], outputs: Sequence[ItemOutput]
-) -> Mapping[str, int]:
+def _usage(groups: Sequence[Sequence[Group]], outputs: Sequence[ItemOutput]) -> Mapping[str, int]:
     flat = [group for item_groups in groups for group in item_groups]
     prompt_tokens = sum(len(group.prefix) for group in flat)
     candidate_tokens = sum(len(suffix) for group in flat for suffix in group.suffixes)
@@ -156,5 +153,3 @@ def _usage(
         "prefix_tokens_saved": sum(output.tokens_saved for output in outputs),
         "total_tokens": prompt_tokens + candidate_tokens,
     }
-
-

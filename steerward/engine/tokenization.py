@@ -56,9 +56,7 @@ def placed(error: SteerwardError, index: int, item: ScoreItem) -> SteerwardError
         place += ".messages"
     elif error.param is not None:
         place += f".{error.param}"
-    return type(error)(
-        f"{place}: {error.message}", param=place, retry_after_s=error.retry_after_s
-    )
+    return type(error)(f"{place}: {error.message}", param=place, retry_after_s=error.retry_after_s)
 
 
 def estimate_tokens(items: Sequence[ScoreItem]) -> int:

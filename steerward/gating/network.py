@@ -9,6 +9,7 @@ Axis legend: T packed tokens, P prompts, K objectives, H hidden, D gate hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -68,7 +69,7 @@ class GatingNetwork(nn.Module):
     ) -> GatingNetwork:
         """Return a network to be trained."""
         widths = [hidden_size, *[gate_hidden_size] * num_hidden_layers, num_objectives]
-        layers = [nn.Linear(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+        layers = [nn.Linear(i, o) for i, o in pairwise(widths)]
         return cls(layers, temperature=temperature, scale=scale, dropout=dropout)
 
     @property

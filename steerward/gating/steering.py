@@ -7,7 +7,6 @@ Axis legend: N candidates, K objectives, V directions.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -44,4 +43,3 @@ def weighted_coefficients(weights_K: Tensor, transform_KK: Tensor) -> Tensor:
     ``c = w @ M.T``; the weighted score is ``sum_k c_k * r_k``.
     """
     return weights_K @ transform_KK.T
-

@@ -22,7 +22,7 @@ from steerward.models.packing import PackedBatch, Segment
 PACKED_ATTENTION = "steerward_packed"
 
 
-def packed_attention(
+def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' interface)
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -97,14 +97,13 @@ def _visible(tensor: Tensor, segment: Segment) -> Tensor:
 def _mask(segment: Segment, keys: Tensor, sliding_window: int | None) -> Tensor | None:
     """Return the (S, L) mask of a segment, or None where plain causality says it."""
     length, num_keys = segment.end - segment.start, keys.shape[2]
-    is_windowed = sliding_window is not None and num_keys > sliding_window
-    if length == num_keys and not is_windowed:
+    window = num_keys if sliding_window is None else sliding_window
+    if length == num_keys and num_keys <= window:
         return None
     # Row s of the segment stands at position num_keys - length + s.
     rows = torch.arange(num_keys - length, num_keys, device=keys.device)[:, None]
     columns = torch.arange(num_keys, device=keys.device)[None, :]
-    mask = columns <= rows
-    return mask & (columns > rows - sliding_window) if is_windowed else mask
+    return (columns <= rows) & (columns > rows - window)
 
 
 def _capped(

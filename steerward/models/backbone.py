@@ -70,7 +70,9 @@ class Backbone(nn.Module):
                     output_loading_info=True,
                 )
             except (ValueError, RuntimeError, OSError) as error:
-                raise CheckpointRefused(f"the backbone in {folder} did not load: {error}") from error
+                raise CheckpointRefused(
+                    f"the backbone in {folder} did not load: {error}"
+                ) from error
         # Encoders with a pooling layer on top: scores read hidden states, never the pooler.
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
         unexpected = sorted(set(report["unexpected_keys"]) - head_keys)
@@ -102,7 +104,7 @@ class Backbone(nn.Module):
         Raises:
             CheckpointRefused: If the configuration does not say.
         """
-        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        limit: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         if limit is None:
             raise CheckpointRefused("config.json does not say max_position_embeddings")
         return limit
@@ -110,7 +112,9 @@ class Backbone(nn.Module):
     @property
     def vocabulary_size(self) -> int:
         """Rows of the token embedding."""
-        return self.model.get_input_embeddings().num_embeddings
+        embedding = self.model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        return embedding.num_embeddings
 
     @property
     def device(self) -> torch.device:

@@ -79,7 +79,7 @@ class ChatEncoder:
             )
         if template is None and not tokenizer.chat_template:
             raise CheckpointRefused(
-                "the tokenizer has no chat template; put a chat_template.jinja beside tokenizer.json"
+                "the tokenizer has no chat template; add a chat_template.jinja beside it"
             )
         self.tokenizer = tokenizer
         self._template = template
@@ -93,13 +93,12 @@ class ChatEncoder:
         }
         # The unknown token is an ordinary outcome of encoding text, not an injected token.
         self._special_ids = {
-            token_id
-            for text, (token_id, _) in self._special.items()
-            if text != tokenizer.unk_token
+            token_id for text, (token_id, _) in self._special.items() if text != tokenizer.unk_token
         }
         longest_first = sorted(self._special, key=len, reverse=True)
         self._special_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self._bos_id = tokenizer.bos_token_id
+        bos_id = tokenizer.bos_token_id
+        self._bos_id = bos_id if isinstance(bos_id, int) else None
         added = backend.encode("a", add_special_tokens=True).ids
         self._adds_bos = self._bos_id is not None and added[0] == self._bos_id
         self._check_against_tokenizer()
@@ -142,7 +141,7 @@ class ChatEncoder:
         if prompt_length is None:
             prompt_length = len(ids)
         if gating_position is None:
-            gating_position = prompt_length - 1
+            gating_position = max(prompt_length - 1, 0)
         return self._with_one_bos(ids, prompt_length, gating_position)
 
     def _with_one_bos(
@@ -180,8 +179,8 @@ class ChatEncoder:
         is_whole = in_order and len(spans) == len(turns)
         if not is_whole or text != self._apply_template(turns):
             raise InvalidRequest(
-                "the chat template of this reward model leaves out or rewrites some of these turns, "
-                "so content and template cannot be told apart; simplify the turns (roles in "
+                "the chat template of this reward model leaves out or rewrites some of these "
+                "turns, so content and template cannot be told apart; simplify the turns (roles in "
                 "order, no reasoning or tool blocks inside content)"
             )
         return text, spans

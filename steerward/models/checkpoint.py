@@ -10,7 +10,7 @@ holding it; then its weight version is pinned and checked.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -159,9 +159,7 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, backbone: Backbone) ->
         )
 
 
-def _objectives(
-    config: Mapping[str, Any], preset: Preset | None, parts: HeadParts
-) -> ObjectiveSet:
+def _objectives(config: Mapping[str, Any], preset: Preset | None, parts: HeadParts) -> ObjectiveSet:
     """Return names from the checkpoint, else a preset, else id2label, else objective_0..."""
     if NATIVE_SECTION in config:
         try:
@@ -174,8 +172,10 @@ def _objectives(
     labels = cast("Mapping[str, str]", config.get("id2label") or {})
     names = [labels.get(str(i), f"LABEL_{i}") for i in range(count)]
     # transformers writes LABEL_0, LABEL_1 ... where nobody chose a name.
-    if len(labels) != count or len(set(names)) < count or any(
-        name == f"LABEL_{i}" for i, name in enumerate(names)
+    if (
+        len(labels) != count
+        or len(set(names)) < count
+        or any(name == f"LABEL_{i}" for i, name in enumerate(names))
     ):
         names = [f"objective_{i}" for i in range(count)]
     return ObjectiveSet.from_names(names)
@@ -246,5 +246,3 @@ def _gate_section(gate: GatingNetwork) -> dict[str, Any]:
 
 def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: tensor.detach().float().cpu().contiguous() for key, tensor in tensors.items()}
-
-

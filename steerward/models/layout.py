@@ -107,7 +107,9 @@ def _read_quantiles(config: Config, files: TensorFiles) -> HeadParts:
 
 def _fold_batch_norms(files: TensorFiles, *, width: int, num_objectives: int) -> list[nn.Linear]:
     """Return gate layers Linear -> ReLU -> BatchNorm ... Linear as linear layers with ReLU."""
-    indices = sorted({int(m[1]) for key in files if (m := re.match(r"gating\.layers\.(\d+)\.", key))})
+    indices = sorted(
+        {int(m[1]) for key in files if (m := re.match(r"gating\.layers\.(\d+)\.", key))}
+    )
     layers: list[nn.Linear] = []
     norm: tuple[Tensor, Tensor] | None = None
     for i in indices:
@@ -129,7 +131,9 @@ def _fold_batch_norms(files: TensorFiles, *, width: int, num_objectives: int) ->
         layers.append(linear(weight, bias))
         width = out
     if not layers or norm is not None:
-        raise CheckpointRefused("head key 'gating.layers.*.weight' of the last gate layer is missing")
+        raise CheckpointRefused(
+            "head key 'gating.layers.*.weight' of the last gate layer is missing"
+        )
     return layers
 
 
@@ -152,7 +156,9 @@ def _read_urm(config: Config, files: TensorFiles) -> HeadParts:
     indices = sorted({int(m[1]) for key in files if (m := re.match(r"weights\.fc\.(\d+)\.", key))})
     rows, width = files.shape("score.weight")
     if rows % 2:
-        raise CheckpointRefused(f"head key 'score.weight' has {rows} rows, expected (mean, spread) pairs")
+        raise CheckpointRefused(
+            f"head key 'score.weight' has {rows} rows, expected (mean, spread) pairs"
+        )
     num_objectives = rows // 2
     weight = files.take("score.weight", (_num_labels(config) or rows, width))
     layers: list[nn.Linear] = []
@@ -201,7 +207,9 @@ def _read_native_gate(
     for i in range(num_layers):
         key = f"gate.layers.{i}.weight"
         out = num_objectives if i == num_layers - 1 else files.shape(key)[0]
-        layers.append(linear(files.take(key, (out, width)), files.take(f"gate.layers.{i}.bias", (out,))))
+        layers.append(
+            linear(files.take(key, (out, width)), files.take(f"gate.layers.{i}.bias", (out,)))
+        )
         width = out
     return GatingNetwork(
         layers,
@@ -215,7 +223,7 @@ def _read_native_gate(
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     """Return a float32 linear layer with these values."""
-    layer = skip_init(nn.Linear, weight.shape[1], weight.shape[0])
+    layer = cast("nn.Linear", skip_init(nn.Linear, weight.shape[1], weight.shape[0]))
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)

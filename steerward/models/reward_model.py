@@ -180,15 +180,15 @@ class RewardModel(nn.Module):
 def _check_widths(
     backbone: Backbone, heads: RewardHeads, gate: GatingNetwork | None, objectives: ObjectiveSet
 ) -> None:
-    if heads.weight.shape[-1] != backbone.hidden_size:
-        raise CheckpointRefused(
-            f"heads read {heads.weight.shape[-1]} channels, the backbone gives {backbone.hidden_size}"
-        )
-    if gate is not None and gate.weights[0].shape[-1] != backbone.hidden_size:
-        raise CheckpointRefused(
-            f"the gate reads {gate.weights[0].shape[-1]} channels, the backbone gives "
-            f"{backbone.hidden_size}"
-        )
+    readers = {"heads": heads.weight}
+    if gate is not None:
+        readers["gate"] = gate.weights[0]
+    for name, weight in readers.items():
+        if weight.shape[-1] != backbone.hidden_size:
+            raise CheckpointRefused(
+                f"the {name} of the checkpoint read {weight.shape[-1]} channels, its backbone "
+                f"gives {backbone.hidden_size}"
+            )
     if heads.num_objectives != len(objectives):
         raise CheckpointRefused(
             f"{heads.num_objectives} heads, but {len(objectives)} objective names"

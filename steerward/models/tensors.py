@@ -50,7 +50,7 @@ class TensorFiles:
     def _read_header(self, path: Path) -> None:
         try:
             with safe_open(path, framework="pt") as file:
-                for key in file.keys():
+                for key in file.keys():  # noqa: SIM118 (not a mapping)
                     if key in self._file_of:
                         raise CheckpointRefused(
                             f"key {key!r} stands in both {self._file_of[key].name} and {path.name}"

@@ -58,7 +58,9 @@ def check_weights(weights: Mapping[str, float], *, param: str = "weights") -> di
                 param=f"{param}.{name}",
             )
     if not any(weights.values()):
-        raise InvalidDirection("all weights are zero; give at least one objective a weight", param=param)
+        raise InvalidDirection(
+            "all weights are zero; give at least one objective a weight", param=param
+        )
     return dict(weights)
 
 

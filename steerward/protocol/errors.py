@@ -7,8 +7,10 @@ candidate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, cast
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ValidationError
 
 
 class SteerwardError(Exception):
@@ -150,6 +152,22 @@ class DatasetRefused(SteerwardError):
     code = "dataset_refused"
 
 
+class ErrorDetail(BaseModel):
+    """What went wrong, in OpenAI's shape."""
+
+    message: str
+    type: str = SteerwardError.kind
+    param: str | None = None
+    """Place in the request, where there is one."""
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """Body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
 def _subclasses(cls: type[SteerwardError]) -> Iterable[type[SteerwardError]]:
     yield cls
     for child in cls.__subclasses__():
@@ -180,18 +198,11 @@ def error_from_body(
     The class follows the body's ``code``; where a proxy answered in our place, the status
     decides. The result is not raised here.
     """
-    fields = cast("Mapping[str, Any]", body) if isinstance(body, Mapping) else {}
-    error: object = fields.get("error")
-    detail = cast("Mapping[str, Any]", error) if isinstance(error, Mapping) else {}
-    code = detail.get("code")
+    try:
+        detail = ErrorBody.model_validate(body).error
+    except ValidationError:
+        detail = ErrorDetail(message=f"the server answered with status {status}")
     by_code = {cls.code: cls for cls in _subclasses(SteerwardError)}
-    cls = by_code.get(code) if isinstance(code, str) else None
-    if cls is None:
-        cls = _BY_STATUS.get(status, InvalidRequest if 400 <= status < 500 else SteerwardError)
-    message = detail.get("message")
-    param = detail.get("param")
-    return cls(
-        message if isinstance(message, str) else f"the server answered with status {status}",
-        param=param if isinstance(param, str) else None,
-        retry_after_s=retry_after_s,
-    )
+    fallback = _BY_STATUS.get(status, InvalidRequest if 400 <= status < 500 else SteerwardError)
+    cls = by_code.get(detail.code or "", fallback)
+    return cls(detail.message, param=detail.param, retry_after_s=retry_after_s)

@@ -53,7 +53,9 @@ class Objective(BaseModel):
     @model_validator(mode="after")
     def _reference_is_whole(self) -> Objective:
         if (self.reference_mean is None) != (self.reference_std is None):
-            raise ValueError(f"objective {self.name!r}: reference_mean and reference_std go together")
+            raise ValueError(
+                f"objective {self.name!r}: reference_mean and reference_std go together"
+            )
         return self
 
 

@@ -48,7 +48,5 @@ def create_app(config: ServeConfig, engines: Mapping[str, Engine], metrics: Metr
     app.include_router(score.router)
     app.include_router(operations.router)
     install_error_handlers(app)
-    app.add_middleware(
-        RequestMiddleware, metrics=metrics, max_body_bytes=config.max_body_bytes
-    )
+    app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=config.max_body_bytes)
     return app

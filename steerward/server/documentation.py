@@ -4,24 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
-
-
-class ErrorDetail(BaseModel):
-    """What went wrong, in OpenAI's shape."""
-
-    message: str
-    type: str
-    param: str | None
-    """Place in the request, where there is one."""
-    code: str
-
-
-class ErrorBody(BaseModel):
-    """Body of every answer that is not a success."""
-
-    error: ErrorDetail
-
+from steerward.protocol.errors import ErrorBody
 
 _MEANING = {
     401: "No API key, or a wrong one",

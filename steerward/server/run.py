@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
+import threading
 from collections.abc import Mapping
 from types import FrameType
 
@@ -19,16 +21,26 @@ logger = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """Says on SIGTERM that it takes no more, before it stops listening."""
+    """On SIGTERM: takes no more, finishes what is in flight, and at the deadline answers 503."""
 
-    def __init__(self, config: uvicorn.Config, engines: Mapping[str, Engine]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, engines: Mapping[str, Engine], *, drain_timeout_s: float
+    ) -> None:
         super().__init__(config)
         self._engines = engines
+        self._drain_timeout_s = drain_timeout_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         for engine in self._engines.values():
             engine.begin_drain()
+        deadline = threading.Timer(self._drain_timeout_s, self._close_engines)
+        deadline.daemon = True
+        deadline.start()
         super().handle_exit(sig, frame)
+
+    def _close_engines(self) -> None:
+        for engine in self._engines.values():
+            engine.close()
 
 
 def serve(config: ServeConfig) -> None:
@@ -54,11 +66,11 @@ def serve(config: ServeConfig) -> None:
             port=config.port,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=round(config.drain_timeout_s),
+            # Only a guard: at the drain deadline the engines have answered every request.
+            timeout_graceful_shutdown=math.ceil(config.drain_timeout_s) + 15,
             server_header=False,
         ),
         engines,
+        drain_timeout_s=config.drain_timeout_s,
     )
     server.run()
-
-

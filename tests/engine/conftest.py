@@ -22,7 +22,9 @@ async def start_engine() -> AsyncIterator[StartEngine]:
     """Return a function that starts an engine on a golden checkpoint of its own."""
     engines: list[Engine] = []
 
-    async def start(name: str = "armorm", *, metrics: Metrics | None = None, **config: Any) -> Engine:
+    async def start(
+        name: str = "armorm", *, metrics: Metrics | None = None, **config: Any
+    ) -> Engine:
         model = load_reward_model(GOLDEN / name, device="cpu")
         settings = EngineConfig(device="cpu", **config)
         engine = Engine(model, name=name, config=settings, metrics=metrics or Metrics())

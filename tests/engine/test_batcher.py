@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,5 +61,5 @@ def test_split_group_keeps_every_suffix_whole_and_in_order(
         assert part.gating_position == group.gating_position
         assert part.num_tokens <= max_tokens or len(part.suffixes) == 1
     # Neighbours would not have fitted together: no forward pass is wasted.
-    for one, two in zip(parts, parts[1:], strict=False):
+    for one, two in pairwise(parts):
         assert one.num_tokens + len(two.suffixes[0]) > max_tokens

@@ -46,7 +46,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def test_rows_keep_order_ids_and_scores(tmp_path: Path) -> None:
     cases = golden_cases("armorm")
-    source = write(tmp_path / "in.jsonl", [{"messages": c["messages"], "id": c["name"]} for c in cases])
+    source = write(
+        tmp_path / "in.jsonl", [{"messages": c["messages"], "id": c["name"]} for c in cases]
+    )
     report = run(source, tmp_path / "out.jsonl", explain=True, direction={"objective_0": 1.0})
     assert (report.rows, report.scored, report.failed) == (len(cases), len(cases), 0)
     for i, (row, case) in enumerate(zip(read(tmp_path / "out.jsonl"), cases, strict=True)):

@@ -137,9 +137,10 @@ async def test_unknown_objective_is_refused_before_anything_runs(start_engine: S
     with pytest.raises(UnknownObjective, match="objective_18") as caught:
         await engine.score(request(directions=[{"objective_0": 1.0}, {"kindness": 1.0}]))
     assert caught.value.param == "directions[1].kindness"
-    assert metrics.registry.get_sample_value(
-        "steerward_batch_tokens_count", {"model": "armorm"}
-    ) is None
+    assert (
+        metrics.registry.get_sample_value("steerward_batch_tokens_count", {"model": "armorm"})
+        is None
+    )
 
 
 async def test_one_bad_item_names_its_place_and_disturbs_nobody(start_engine: StartEngine) -> None:
@@ -221,7 +222,9 @@ async def test_nan_of_one_candidate_fails_its_request_only(start_engine: StartEn
         embedding.weight[conversation.ids[conversation.prompt_length]] = float("nan")
     poisoned = request(items=[{"prompt": "a", "candidates": ["fine", "#"]}])
     results = await asyncio.gather(
-        engine.score(request()), engine.score(poisoned), engine.score(request()),
+        engine.score(request()),
+        engine.score(poisoned),
+        engine.score(request()),
         return_exceptions=True,
     )
     assert isinstance(results[1], NonFiniteScore)
@@ -254,7 +257,7 @@ async def test_dead_device_answers_everyone_and_flips_readiness(start_engine: St
 
 
 async def test_batch_that_fails_alone_does_not_end_the_worker(start_engine: StartEngine) -> None:
-    """A batch whose ids the embedding does not have: the probe afterwards succeeds, so the engine goes on."""
+    """Ids that the embedding does not have: the probe afterwards succeeds, the engine goes on."""
     engine = await start_engine()
     embedding = engine.model.backbone.model.get_input_embeddings()
     whole = embedding.weight.data
@@ -341,7 +344,9 @@ async def test_metrics_tell_batches_rewards_and_gates(start_engine: StartEngine)
     expected = torch.tensor(rewards, dtype=torch.float64)
 
     def value(name: str, **labels: str) -> float:
-        found = metrics.registry.get_sample_value(f"steerward_{name}", {"model": "armorm", **labels})
+        found = metrics.registry.get_sample_value(
+            f"steerward_{name}", {"model": "armorm", **labels}
+        )
         assert found is not None, name
         return found
 

@@ -9,11 +9,7 @@ from steerward.engine.prefix import merge_groups
 from steerward.models.packing import Group
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 3), st.integers(1, 4)), min_size=1, max_size=10
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), min_size=1, max_size=10))
 def test_merging_places_every_candidate_and_computes_each_prompt_once(
     shape: list[tuple[int, int]],
 ) -> None:

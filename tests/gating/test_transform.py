@@ -13,9 +13,9 @@ from steerward.gating.transform import PENALTY_GRID, fit_transform, rank_correla
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=40
-    ).filter(lambda rows: len({a for a, _ in rows}) > 1 and len({b for _, b in rows}) > 1)
+    st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=40).filter(
+        lambda rows: len({a for a, _ in rows}) > 1 and len({b for _, b in rows}) > 1
+    )
 )
 def test_rank_correlation_is_spearmans_with_ties(rows: list[tuple[int, int]]) -> None:
     a, b = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))

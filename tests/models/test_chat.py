@@ -100,7 +100,7 @@ def test_candidate_tokens_begin_after_the_assistant_header(
     "template",
     [
         # Leaves a turn out.
-        "{{ bos_token }}{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}",
+        "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}",
         # Rewrites content.
         "{% for m in messages %}{{ m['content'][::-1] }}<|eot_id|>{% endfor %}",
     ],
@@ -159,7 +159,9 @@ def test_sentencepiece_style_spaces_are_those_of_the_whole_text(scheme: str) -> 
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
     backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
     backend.add_special_tokens(["<s>", "</s>"])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", unk_token="<unk>"
+    )
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'user' %}<s>a {{ m['content'] }} b"
         "{% else %} {{ m['content'] }}</s>{% endif %}{% endfor %}"

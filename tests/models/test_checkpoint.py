@@ -1,4 +1,4 @@
-"""Checkpoints load, save and load again as the same model; their names come from where they should."""
+"""Checkpoints load, save and load again as the same model, under the right names."""
 
 from __future__ import annotations
 
@@ -168,7 +168,11 @@ def test_local_copies_of_known_checkpoints_get_their_names(tmp_path: Path, place
     assert objectives.names[0] == "helpsteer-helpfulness"
     assert objectives.names[17] == "code-instruction-following"
     scales = {o.name: o.rating for o in objectives.objectives if o.rating}
-    assert set(scales) == {*objectives.names[:5], "ultrafeedback-overall_score", "beavertails-is_safe"}
+    assert set(scales) == {
+        *objectives.names[:5],
+        "ultrafeedback-overall_score",
+        "beavertails-is_safe",
+    }
     # The documented inverses: 5r - 0.5 and 10r + 0.5.
     assert scales["helpsteer-helpfulness"].value(0.65625) == 2.78125
     assert scales["ultrafeedback-overall_score"].value(0.05) == 1.0

@@ -31,7 +31,9 @@ def assert_case(model: RewardModel, output: RewardOutput, row: int, prompt: int,
 
     rewards_K = output.rewards_NK[row]
     # QRM's code reports rewards after the transform, ours are raw on every architecture.
-    close(rewards_K @ model.transform if model.architecture == "qrm" else rewards_K, case["rewards"])
+    close(
+        rewards_K @ model.transform if model.architecture == "qrm" else rewards_K, case["rewards"]
+    )
     if case["score"] is None:
         assert output.scores_N is None
     else:

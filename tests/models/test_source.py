@@ -63,7 +63,8 @@ def test_hub_id_that_cannot_be_fetched_says_what_to_do(tmp_path: Path) -> None:
     code = (
         "from steerward.models.source import resolve_source\n"
         "from steerward.protocol.errors import NotFound\n"
-        "try:\n    resolve_source('owner/absent')\nexcept NotFound as error:\n    print(error.message)"
+        "try:\n    resolve_source('owner/absent')\n"
+        "except NotFound as error:\n    print(error.message)"
     )
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(

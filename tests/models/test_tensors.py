@@ -34,7 +34,12 @@ def test_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_absent_shard_is_refused_by_name(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(4)}, tmp_path / "model-00001-of-00002.safetensors")
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    index = {
+        "weight_map": {
+            "a": "model-00001-of-00002.safetensors",
+            "b": "model-00002-of-00002.safetensors",
+        }
+    }
     (tmp_path / INDEX_NAME).write_text(json.dumps(index))
     with pytest.raises(CheckpointRefused, match="model-00002-of-00002"):
         TensorFiles(tmp_path)

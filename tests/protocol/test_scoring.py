@@ -45,8 +45,11 @@ def problem(body: Any) -> tuple[str | None, str]:
             "items[0]",
             "no user turn",
         ),
-        ({"items": [{"prompt": [{"role": "bot", "content": "x"}], "candidates": ["a"]}]},
-         "items[0].prompt[0].role", "'system', 'user'"),
+        (
+            {"items": [{"prompt": [{"role": "bot", "content": "x"}], "candidates": ["a"]}]},
+            "items[0].prompt[0].role",
+            "'system', 'user'",
+        ),
         ({"items": [{"prompt": "hi", "candidates": [3]}]}, "items[0].candidates[0]", "string"),
         ({"items": [ITEM], "weight": {}}, "weight", "unknown key"),
         ({"items": [{**ITEM, "n": 1}]}, "items[0].n", "unknown key"),

@@ -33,7 +33,8 @@ async def test_answer_has_the_documented_shape(client: httpx.AsyncClient) -> Non
     for i, candidate in enumerate(item["candidates"]):
         assert candidate["index"] == i
         assert set(candidate) >= {
-            "score", "direction_score", "rewards", "ratings", "coefficients", "contributions", "tokens",
+            "score", "direction_score", "rewards", "ratings", "coefficients", "contributions",
+            "tokens",
         }  # fmt: skip
         total = sum(candidate["contributions"].values())
         assert total == pytest.approx(candidate["score"], abs=GOLDEN_TOLERANCE)
@@ -121,7 +122,9 @@ BAD_BODIES: dict[str, tuple[bytes, int, str | None]] = {
         json.dumps({**BODY, "weights": {"objective_0": float("inf")}}).encode(),
         422, "weights.objective_0",
     ),
-    "zero-direction": (json.dumps({**BODY, "direction": {"objective_0": 0}}).encode(), 422, "direction"),
+    "zero-direction": (
+        json.dumps({**BODY, "direction": {"objective_0": 0}}).encode(), 422, "direction",
+    ),
     "unknown-objective": (
         json.dumps({**BODY, "direction": {"kindness": 1}}).encode(), 422, "direction.kindness",
     ),

@@ -1,0 +1,89 @@
+"""The pure half of the clients: retry decisions, requests, answers."""
+
+from __future__ import annotations
+
+import inspect
+
+import httpx
+import pytest
+
+from steerward.clients import AsyncClient, Client
+from steerward.clients._wire import Retry, models_call, read_answer, score_call
+from steerward.protocol.errors import (
+    ConnectionFailed,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    SteerwardError,
+)
+
+
+@pytest.mark.parametrize("error", [Overloaded("x"), NotReady("x"), ConnectionFailed("x")])
+def test_backoff_grows_and_ends(error: SteerwardError) -> None:
+    retry = Retry(max_retries=6)
+    delays = [retry.delay_s(error, attempt) for attempt in range(1, 8)]
+    assert delays[-1] is None
+    known = [delay for delay in delays if delay is not None]
+    assert all(0.375 <= delay <= 8.0 for delay in known)
+    assert known[3] > known[0]
+
+
+@pytest.mark.parametrize("after", [0.0, 3.0, 120.0])
+def test_servers_own_delay_is_honoured(after: float) -> None:
+    assert Retry(2).delay_s(Overloaded("x", retry_after_s=after), 1) == after
+
+
+def test_too_long_a_delay_is_not_waited_for() -> None:
+    assert Retry(2).delay_s(Overloaded("x", retry_after_s=121.0), 1) is None
+
+
+def test_what_no_retry_mends_is_not_retried() -> None:
+    assert Retry(5).delay_s(InvalidRequest("x"), 1) is None
+    assert Retry(0).delay_s(DeadlineExceeded("x"), 1) is None
+
+
+def test_bad_request_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(InvalidRequest, match="candidates") as caught:
+        score_call([{"prompt": "hi", "candidates": []}])
+    assert caught.value.param == "items[0].candidates"
+
+
+def answer(status: int, **options: object) -> httpx.Response:
+    request = httpx.Request("GET", "http://test/v1/models")
+    return httpx.Response(status, request=request, **options)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b'{"object": "list"}', b'{"object": "lis'])
+def test_success_that_is_not_ours_is_a_connection_error(content: bytes) -> None:
+    with pytest.raises(ConnectionFailed, match="not a Steerward answer"):
+        read_answer(models_call(), answer(200, content=content))
+
+
+def test_error_carries_retry_after_and_request_id() -> None:
+    headers = {"retry-after": "7", "x-request-id": "req-1"}
+    with pytest.raises(Overloaded) as caught:
+        read_answer(models_call(), answer(429, headers=headers, json=Overloaded("full").to_body()))
+    assert caught.value.retry_after_s == 7.0
+    assert caught.value.request_id == "req-1"
+    assert caught.value.message == "full"
+
+
+def public(cls: type) -> dict[str, object]:
+    return {
+        name: member
+        for name, member in inspect.getmembers(cls, inspect.isfunction)
+        if not name.startswith("_")
+    }
+
+
+def test_both_shells_have_the_same_surface() -> None:
+    blocking, asynchronous = public(Client), public(AsyncClient)
+    assert blocking.keys() == asynchronous.keys()
+    for name, method in blocking.items():
+        ours = inspect.signature(method)  # pyright: ignore[reportArgumentType]
+        theirs = inspect.signature(asynchronous[name])  # pyright: ignore[reportArgumentType]
+        assert ours == theirs, name
+    constructors = [inspect.signature(cls.__init__) for cls in (Client, AsyncClient)]
+    names = [list(signature.parameters) for signature in constructors]
+    assert names[0] == names[1]
