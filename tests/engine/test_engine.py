@@ -260,6 +260,7 @@ async def test_batch_that_fails_alone_does_not_end_the_worker(start_engine: Star
     """Ids that the embedding does not have: the probe afterwards succeeds, the engine goes on."""
     engine = await start_engine()
     embedding = engine.model.backbone.model.get_input_embeddings()
+    embedding.padding_idx = None
     whole = embedding.weight.data
     (conversation,) = engine.model.encode([{"role": "user", "content": "hi"}], ["x"])
     # The probe uses ids below 7; every real text has the template's ids above 1000.
