@@ -11,11 +11,15 @@ from pathlib import Path
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+import torch
 
 from steerward.config import ServeConfig
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
 from tests.golden_cases import GOLDEN, GOLDEN_NAMES
+
+# The models here are tiny: a second thread costs more than it computes.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 from steerward.cli.options import add_options, read_options
 from steerward.config import ScoreFileConfig, ServeConfig, Settings
 from steerward.protocol.errors import SteerwardError
+from steerward.training import config as training
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,10 @@ class Command:
             ) from error
 
 
+def _training(name: str, summary: str, schema: type[Settings]) -> Command:
+    return Command(name, summary, schema, f"steerward.cli.training:run_{name}", extra="train")
+
+
 COMMANDS: Sequence[Command] = (
     Command(
         "serve", "serve reward models over HTTP", ServeConfig, "steerward.cli.serving:run_serve"
@@ -67,5 +72,21 @@ COMMANDS: Sequence[Command] = (
         "score a JSON-lines file without a server",
         ScoreFileConfig,
         "steerward.cli.serving:run_score",
+    ),
+    Command(
+        "train",
+        "train and measure a reward model, step by step",
+        children=(
+            _training("backbone", "train a small causal backbone", training.BackboneConfig),
+            _training(
+                "embed", "compute the vectors of rating and pair files", training.EmbedConfig
+            ),
+            _training("heads", "fit a ridge head an objective", training.HeadsConfig),
+            _training("gating", "fit the transform and train the gate", training.GatingConfig),
+            _training("package", "put the parts into one checkpoint", training.PackageConfig),
+            _training(
+                "evaluate", "measure a checkpoint against baselines", training.EvaluateConfig
+            ),
+        ),
     ),
 )

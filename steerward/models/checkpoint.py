@@ -1,29 +1,21 @@
-"""Load a reward model from a folder or hub id, and save one in Steerward's own format.
-
-The own format is a folder that transformers can read too: ``config.json`` (the backbone's, with
-a ``steerward`` section), ``model.safetensors`` (the backbone), ``heads.safetensors`` (heads,
-gate, transform, float32), tokenizer files and chat template. The section holds objective names,
-rating scales and reference moments. A checkpoint may refer to a backbone elsewhere instead of
-holding it; then its weight version is pinned and checked.
-"""
+"""Load a reward model from a folder or hub id: the one way in for every supported layout."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from steerward.gating.network import GatingNetwork
 from steerward.models.backbone import Backbone
 from steerward.models.chat import ChatEncoder
-from steerward.models.layout import NATIVE_SECTION, HeadParts, read_heads
+from steerward.models.heads import HeadParts
+from steerward.models.layout import read_heads
+from steerward.models.native import FORMAT_VERSION, NATIVE_SECTION
 from steerward.models.presets import Preset, find_preset
 from steerward.models.reward_model import RewardModel
 from steerward.models.source import resolve_source, weight_version
@@ -31,8 +23,8 @@ from steerward.models.tensors import TensorFiles
 from steerward.protocol.errors import CheckpointRefused
 from steerward.protocol.objectives import ObjectiveSet
 
-FORMAT_VERSION = 1
-HEADS_FILE = "heads.safetensors"
+# Output layers of language models and classifiers, which a backbone does not need.
+OUTPUT_KEYS = {"score.weight", "lm_head.weight"}
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -58,17 +50,17 @@ def load_reward_model(
     parts = read_heads(config, files := TensorFiles(folder))
     preset = find_preset(str(source), folder, num_objectives=parts.heads.num_objectives)
     backbone_folder = _backbone_folder(config, folder)
-    tokenizer = _load_tokenizer(folder if _has_tokenizer(folder) else backbone_folder)
-    backbone = Backbone.load(
+    backbone, chat = _load_text_model(
         backbone_folder,
-        dtype=_resolve_dtype(dtype, where),
-        device=where,
+        tokenizer_folder=folder if _has_tokenizer(folder) else backbone_folder,
+        template=preset.template if preset else None,
         head_keys=files.taken,
+        device=where,
+        dtype=dtype,
     )
-    _check_vocabulary(tokenizer, backbone)
     return RewardModel(
         backbone=backbone,
-        chat=ChatEncoder(tokenizer, template=preset.template if preset else None),
+        chat=chat,
         heads=parts.heads,
         gate=parts.gate,
         transform_KK=parts.transform_KK,
@@ -77,6 +69,44 @@ def load_reward_model(
         weight_version=weight_version(folder),
         max_input_tokens=backbone.max_positions,
     )
+
+
+def load_backbone(
+    source: str | Path, *, device: str = "auto", dtype: str = "auto"
+) -> tuple[Backbone, ChatEncoder]:
+    """Load the backbone of a checkpoint with its encoder, and leave output layers aside.
+
+    Raises:
+        NotFound: If there is no such checkpoint.
+        CheckpointRefused: If the backbone cannot be loaded without guessing.
+    """
+    folder = resolve_source(str(source))
+    preset = find_preset(str(source), folder)
+    return _load_text_model(
+        folder,
+        tokenizer_folder=folder,
+        template=preset.template if preset else None,
+        head_keys=OUTPUT_KEYS,
+        device=resolve_device(device),
+        dtype=dtype,
+    )
+
+
+def _load_text_model(
+    folder: Path,
+    *,
+    tokenizer_folder: Path,
+    template: str | None,
+    head_keys: set[str],
+    device: torch.device,
+    dtype: str,
+) -> tuple[Backbone, ChatEncoder]:
+    tokenizer = _load_tokenizer(tokenizer_folder)
+    backbone = Backbone.load(
+        folder, dtype=_resolve_dtype(dtype, device), device=device, head_keys=head_keys
+    )
+    _check_vocabulary(tokenizer, backbone)
+    return backbone, ChatEncoder(tokenizer, template=template)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -179,70 +209,3 @@ def _objectives(config: Mapping[str, Any], preset: Preset | None, parts: HeadPar
     ):
         names = [f"objective_{i}" for i in range(count)]
     return ObjectiveSet.from_names(names)
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneReference:
-    """A backbone that a checkpoint names instead of holding."""
-
-    source: str
-    """Folder (absolute or beside the checkpoint) or hub id."""
-    weight_version: str
-
-
-def save_heads(
-    folder: Path,
-    parts: HeadParts,
-    *,
-    objectives: ObjectiveSet,
-    backbone: BackboneReference | None = None,
-    details: Mapping[str, Any] | None = None,
-) -> None:
-    """Write heads, gate and transform into a folder that holds the backbone, or refers to it.
-
-    Args:
-        folder: The checkpoint; with the backbone inside, its ``config.json`` gets the section.
-        parts: What to write.
-        objectives: Names, scales and reference moments in head order.
-        backbone: Where the backbone is, if not in the folder.
-        details: Further keys of the section, for people: how it was trained.
-    """
-    tensors = {"heads.weight": parts.heads.weight, "transform.matrix": parts.transform_KK}
-    if parts.heads.bias is not None:
-        tensors["heads.bias"] = parts.heads.bias
-    section: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "objectives": [o.model_dump(exclude_none=True) for o in objectives.objectives],
-        "gate": None,
-        **(details or {}),
-    }
-    if parts.gate is not None:
-        section["gate"] = _gate_section(parts.gate)
-        tensors["gate.scale"] = parts.gate.scale
-        for i, (weight, bias) in enumerate(zip(parts.gate.weights, parts.gate.biases, strict=True)):
-            tensors[f"gate.layers.{i}.weight"] = weight
-            tensors[f"gate.layers.{i}.bias"] = bias
-    if backbone is not None:
-        section["backbone"] = {
-            "source": backbone.source,
-            "weight_version": backbone.weight_version,
-        }
-    save_file(_contiguous(tensors), folder / HEADS_FILE)
-    path = folder / "config.json"
-    config = json.loads(path.read_text()) if path.is_file() else {}
-    config[NATIVE_SECTION] = section
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _gate_section(gate: GatingNetwork) -> dict[str, Any]:
-    return {
-        "num_layers": len(gate.weights),
-        "activation": gate.activation,
-        "normalisation": gate.normalisation,
-        "temperature": gate.temperature,
-        "reads": gate.reads,
-    }
-
-
-def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {key: tensor.detach().float().cpu().contiguous() for key, tensor in tensors.items()}

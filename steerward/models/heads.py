@@ -5,10 +5,16 @@ Axis legend: T packed tokens, N candidates, K objectives, H hidden.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+from steerward.gating.network import GatingNetwork
 from steerward.kernels.pooled_heads import pooled_heads
+
+Architecture = Literal["armorm", "qrm", "urm", "sequence-classification", "steerward"]
 
 
 class RewardHeads(nn.Module):
@@ -43,3 +49,13 @@ class RewardHeads(nn.Module):
         if positions_N is None:
             positions_N = torch.arange(hidden_TH.shape[0], device=hidden_TH.device)
         return pooled_heads(hidden_TH, positions_N, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadParts:
+    """Everything of a checkpoint that is not its backbone."""
+
+    architecture: Architecture
+    heads: RewardHeads
+    gate: GatingNetwork | None
+    transform_KK: Tensor

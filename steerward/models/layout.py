@@ -11,34 +11,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
-from steerward.gating.network import GatingNetwork, Reads
-from steerward.kernels.gating_mlp import Activation, Normalisation
-from steerward.models.heads import RewardHeads
+from steerward.gating.network import GatingNetwork
+from steerward.models.heads import HeadParts, RewardHeads
+from steerward.models.native import (
+    NATIVE_SECTION,
+    Config,
+    linear,
+    positive,
+    positive_number,
+    read_native,
+)
 from steerward.models.tensors import TensorFiles
 from steerward.protocol.errors import CheckpointRefused
 
-Architecture = Literal["armorm", "qrm", "urm", "sequence-classification", "steerward"]
-Config = Mapping[str, Any]
-
-NATIVE_SECTION = "steerward"
 _CLASS_PROBLEMS = ("single_label_classification", "multi_label_classification")
-
-
-@dataclass(frozen=True, slots=True)
-class HeadParts:
-    """Everything of a checkpoint that is not its backbone."""
-
-    architecture: Architecture
-    heads: RewardHeads
-    gate: GatingNetwork | None
-    transform_KK: Tensor
 
 
 def read_heads(config: Config, files: TensorFiles) -> HeadParts:
@@ -49,7 +39,7 @@ def read_heads(config: Config, files: TensorFiles) -> HeadParts:
             finite; the key is named.
     """
     if NATIVE_SECTION in config:
-        return _read_native(config, files)
+        return read_native(config, files)
     if "regression_layer.weight" in files or "gating_temperature" in config:
         read = _read_quantiles if "num_quantiles" in config else _read_armorm
         return read(config, files)
@@ -65,21 +55,21 @@ def read_heads(config: Config, files: TensorFiles) -> HeadParts:
 
 
 def _read_armorm(config: Config, files: TensorFiles) -> HeadParts:
-    num_objectives = _positive(config, "num_objectives")
+    num_objectives = positive(config, "num_objectives")
     weight_KH = files.take("regression_layer.weight", (num_objectives, None))
     transform_KK = files.take("reward_transform_matrix", (num_objectives, num_objectives))
-    num_layers = _positive(config, "gating_n_hidden") + 1
+    num_layers = positive(config, "gating_n_hidden") + 1
     layers: list[nn.Linear] = []
     width = weight_KH.shape[1]
     for i in range(num_layers):
         is_last = i == num_layers - 1
-        out = num_objectives if is_last else _positive(config, "gating_hidden_dim")
+        out = num_objectives if is_last else positive(config, "gating_hidden_dim")
         weight = files.take(f"gating.layers.{i}.weight", (out, width))
         layers.append(linear(weight, files.take(f"gating.layers.{i}.bias", (out,))))
         width = out
     gate = GatingNetwork(
         layers,
-        temperature=_temperature(config),
+        temperature=positive_number(config, "gating_temperature"),
         scale=float(files.take("gating.logit_scale", (1,))),
     )
     return HeadParts("armorm", RewardHeads(weight_KH), gate, transform_KK)
@@ -91,15 +81,15 @@ def _read_quantiles(config: Config, files: TensorFiles) -> HeadParts:
     The mean of linear maps is the linear map of the mean, and a batch norm at rest is a scale
     and shift of the next layer's input, so the plain heads and gate stand in for both exactly.
     """
-    num_objectives = _positive(config, "num_objectives")
-    num_quantiles = _positive(config, "num_quantiles")
+    num_objectives = positive(config, "num_objectives")
+    num_quantiles = positive(config, "num_quantiles")
     rows = num_objectives * num_quantiles
     weight = files.take("regression_layer.weight", (rows, None))
     weight_KQH = weight.double().view(num_objectives, num_quantiles, -1)
     transform_KK = files.take("reward_transform_matrix", (num_objectives, num_objectives))
     gate = GatingNetwork(
         _fold_batch_norms(files, width=weight.shape[1], num_objectives=num_objectives),
-        temperature=_temperature(config),
+        temperature=positive_number(config, "gating_temperature"),
         scale=float(files.take("gating.logit_scale", (1,))),
     )
     return HeadParts("qrm", RewardHeads(weight_KQH.mean(dim=1)), gate, transform_KK)
@@ -187,70 +177,6 @@ def _read_sequence_classification(config: Config, files: TensorFiles) -> HeadPar
     )
 
 
-def _read_native(config: Config, files: TensorFiles) -> HeadParts:
-    section = cast("Config", config[NATIVE_SECTION])
-    num_objectives = len(section["objectives"])
-    weight_KH = files.take("heads.weight", (num_objectives, None))
-    bias_K = files.take("heads.bias", (num_objectives,)) if "heads.bias" in files else None
-    transform_KK = files.take("transform.matrix", (num_objectives, num_objectives))
-    gate = None
-    if section.get("gate") is not None:
-        gate = _read_native_gate(section["gate"], files, weight_KH.shape[1], num_objectives)
-    return HeadParts("steerward", RewardHeads(weight_KH, bias_K), gate, transform_KK)
-
-
-def _read_native_gate(
-    spec: Config, files: TensorFiles, width: int, num_objectives: int
-) -> GatingNetwork:
-    layers: list[nn.Linear] = []
-    num_layers = _positive(spec, "num_layers")
-    for i in range(num_layers):
-        key = f"gate.layers.{i}.weight"
-        out = num_objectives if i == num_layers - 1 else files.shape(key)[0]
-        layers.append(
-            linear(files.take(key, (out, width)), files.take(f"gate.layers.{i}.bias", (out,)))
-        )
-        width = out
-    return GatingNetwork(
-        layers,
-        activation=cast("Activation", _choice(spec, "activation", ("relu", "selu"))),
-        normalisation=cast("Normalisation", _choice(spec, "normalisation", ("softmax", "none"))),
-        reads=cast("Reads", _choice(spec, "reads", ("prompt", "candidate"))),
-        temperature=_temperature(spec, "temperature"),
-        scale=float(files.take("gate.scale", (1,))),
-    )
-
-
-def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Return a float32 linear layer with these values."""
-    layer = cast("nn.Linear", skip_init(nn.Linear, weight.shape[1], weight.shape[0]))
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-    return layer
-
-
 def _num_labels(config: Config) -> int | None:
     labels = config.get("id2label")
     return len(labels) if isinstance(labels, Mapping) else config.get("num_labels")
-
-
-def _positive(config: Config, key: str) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise CheckpointRefused(f"config.json needs {key!r} as a positive integer; got {value!r}")
-    return value
-
-
-def _temperature(config: Config, key: str = "gating_temperature") -> float:
-    value = config.get(key)
-    if not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise CheckpointRefused(f"config.json needs {key!r} as a positive number; got {value!r}")
-    return float(value)
-
-
-def _choice(config: Config, key: str, choices: tuple[str, ...]) -> str:
-    value = config.get(key)
-    if value not in choices:
-        raise CheckpointRefused(f"config.json needs {key!r} as one of {choices}; got {value!r}")
-    return cast("str", value)

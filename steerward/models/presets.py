@@ -102,11 +102,11 @@ PRESETS: dict[str, Preset] = {
 _CACHE_FOLDER = re.compile(r"models--([^/]+)--([^/]+)/snapshots/")
 
 
-def find_preset(source: str, folder: Path, *, num_objectives: int) -> Preset | None:
+def find_preset(source: str, folder: Path, *, num_objectives: int | None = None) -> Preset | None:
     """Return what is known of a checkpoint, or None.
 
     A local copy is recognised by the name of its folder, or by its place in the hub's cache; a
-    preset with another number of objectives is not taken.
+    preset with another number of objectives than the heads have is not taken.
     """
     hub_id = source.partition("@")[0]
     if cached := _CACHE_FOLDER.search(f"{folder.absolute().as_posix()}/"):
@@ -115,6 +115,6 @@ def find_preset(source: str, folder: Path, *, num_objectives: int) -> Preset | N
     if preset is None:
         by_name = {known.partition("/")[2]: value for known, value in PRESETS.items()}
         preset = by_name.get(folder.absolute().name)
-    if preset is None or len(preset.objectives) != num_objectives:
+    if preset is None or num_objectives not in (None, len(preset.objectives)):
         return None
     return preset

@@ -15,8 +15,7 @@ from steerward.gating.network import GatingNetwork
 from steerward.gating.steering import direction_scores, weighted_coefficients
 from steerward.models.backbone import Backbone
 from steerward.models.chat import ChatEncoder, EncodedConversation, Turn
-from steerward.models.heads import RewardHeads
-from steerward.models.layout import Architecture
+from steerward.models.heads import Architecture, RewardHeads
 from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, PackedBatch, group_conversations, pack
 from steerward.protocol.directions import PreferenceDirection

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 
 from steerward.gating.network import GatingNetwork
-from steerward.models.checkpoint import BackboneReference, load_reward_model, save_heads
-from steerward.models.heads import RewardHeads
-from steerward.models.layout import HeadParts
+from steerward.models.checkpoint import load_reward_model
+from steerward.models.heads import HeadParts, RewardHeads
+from steerward.models.native import BackboneReference, save_heads
 from steerward.models.source import weight_version
 from steerward.protocol.errors import CheckpointRefused, NotFound
 from steerward.protocol.objectives import Objective, ObjectiveSet, RatingScale

@@ -1,0 +1,1 @@
+"""Train reward models: embeddings, heads, gate, backbone, packaging, evaluation."""

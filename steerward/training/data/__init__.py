@@ -1,0 +1,1 @@
+"""Rating and preference data: rows, schemas, labels, splits."""

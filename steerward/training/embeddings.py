@@ -1,0 +1,232 @@
+"""Vectors of the frozen backbone, computed once and kept in shards.
+
+What stage 1 and 2 of ArmoRM (arXiv:2406.12845) read: the hidden state of the last token of each
+response, and of the token that closes the last user turn. Positions, template and packed
+batches are those of serving. Shards have their own files and are written in one step, so a run
+that was killed loses at most the shard it was at.
+
+Axis legend: N rows, S responses of a row (1 rated, 2 of a pair), H hidden.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from steerward.models.backbone import Backbone
+from steerward.models.chat import ChatEncoder
+from steerward.models.checkpoint import load_backbone
+from steerward.models.packing import Group, group_conversations, pack
+from steerward.models.source import resolve_source, weight_version
+from steerward.protocol.errors import DatasetRefused
+from steerward.training.config import EmbedConfig
+from steerward.training.data.rows import (
+    PreferencePair,
+    RatedResponse,
+    Row,
+    is_pair_file,
+    load_rows,
+)
+from steerward.training.files import write_json, write_tensors
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The vectors of a data file."""
+
+    rows: list[int]
+    """Numbers of the rows that have vectors; rows over the length limit have none."""
+    last_NSH: Tensor
+    """Last-token vectors: one a rated response; chosen, then rejected, of a pair."""
+    gating_NH: Tensor
+    """Gating-position vectors; both responses of a pair share one."""
+    weight_version: str
+    """Of the backbone that gave them."""
+
+
+def run_embed(config: EmbedConfig) -> dict[str, int]:
+    """Compute the vectors of all files of a configuration.
+
+    Returns:
+        For each file with rows over the length limit, how many were left out.
+
+    Raises:
+        SteerwardError: If the backbone or a file cannot be read, or the output folder holds
+            vectors of another backbone or other data.
+    """
+    version = weight_version(resolve_source(config.backbone))
+    backbone, chat = load_backbone(config.backbone, device=config.device, dtype=config.dtype)
+    skipped: dict[str, int] = {}
+    for path in config.data:
+        num_rows = _embed_file(path, config, backbone, chat, version)
+        if missing := num_rows - len(read_embeddings(config.out, path).rows):
+            skipped[path.name] = missing
+    return skipped
+
+
+def read_embeddings(folder: Path, path: Path) -> Embeddings:
+    """Return the vectors of a data file.
+
+    Raises:
+        DatasetRefused: If they are absent or incomplete, or the file has changed since.
+    """
+    place = _place(folder, path)
+    manifest = _read_manifest(place)
+    if manifest is None:
+        raise DatasetRefused(f"{path.name} has no vectors in {folder}; run `steerward train embed`")
+    if manifest["sha256"] != _digest(path):
+        raise DatasetRefused(f"{path.name} has changed since it was embedded; embed it again")
+    shards = [_shard_path(place, i) for i in range(manifest["shards"])]
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing:
+        raise DatasetRefused(
+            f"{place} lacks {missing[0]} and {len(missing) - 1} more; run embed again to finish it"
+        )
+    parts = [load_file(shard) for shard in shards]
+    return Embeddings(
+        rows=torch.cat([part["rows"] for part in parts]).tolist(),
+        last_NSH=torch.cat([part["last"] for part in parts]),
+        gating_NH=torch.cat([part["gating"] for part in parts]),
+        weight_version=manifest["weight_version"],
+    )
+
+
+def answers_of(row: Row) -> list[str]:
+    """Return the responses of a row: one that was rated, or chosen and rejected."""
+    if isinstance(row, PreferencePair):
+        return [row.chosen, row.rejected]
+    assert isinstance(row, RatedResponse)
+    return [row.response]
+
+
+def batches_of(groups: Sequence[Group], *, max_tokens: int) -> Iterator[list[int]]:
+    """Yield indices of groups in batches of at most `max_tokens`, longest groups first."""
+    batch: list[int] = []
+    num_tokens = 0
+    for i in sorted(range(len(groups)), key=lambda i: -groups[i].num_tokens):
+        if batch and num_tokens + groups[i].num_tokens > max_tokens:
+            yield batch
+            batch, num_tokens = [], 0
+        batch.append(i)
+        num_tokens += groups[i].num_tokens
+    if batch:
+        yield batch
+
+
+def _embed_file(
+    path: Path, config: EmbedConfig, backbone: Backbone, chat: ChatEncoder, version: str
+) -> int:
+    """Compute the vectors of a file and return its number of rows."""
+    rows = load_rows([path], PreferencePair if is_pair_file(path) else RatedResponse)
+    place = _place(config.out, path)
+    manifest = {
+        "file": path.name,
+        "sha256": _digest(path),
+        "weight_version": version,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "shard_rows": config.shard_rows,
+        "shards": -(-len(rows) // config.shard_rows),
+    }
+    _prepare_place(place, manifest, overwrite=config.overwrite)
+    with tqdm(total=len(rows), desc=place.name, unit="row") as bar:
+        for i in range(manifest["shards"]):
+            shard_rows = rows[i * config.shard_rows : (i + 1) * config.shard_rows]
+            if not _shard_path(place, i).is_file():
+                tensors = _embed_rows(shard_rows, backbone, chat, config, bar)
+                tensors["rows"] = tensors["rows"] + i * config.shard_rows
+                write_tensors(_shard_path(place, i), tensors)
+            bar.n = i * config.shard_rows + len(shard_rows)
+            bar.refresh()
+    return len(rows)
+
+
+@torch.inference_mode()
+def _embed_rows(
+    rows: Sequence[Row], backbone: Backbone, chat: ChatEncoder, config: EmbedConfig, bar: Any
+) -> dict[str, Tensor]:
+    """Return the tensors of a shard; over-long rows are left out, never cut."""
+    num_answers = len(answers_of(rows[0]))
+    kept: list[int] = []
+    groups: list[list[Group]] = []
+    for n, row in enumerate(rows):
+        conversations = chat.encode(row.context, answers_of(row))
+        if max(len(conversation.ids) for conversation in conversations) <= backbone.max_positions:
+            kept.append(n)
+            groups.append(group_conversations(conversations))
+    last_NSH = torch.zeros(len(kept), num_answers, backbone.hidden_size)
+    gating_NH = torch.zeros(len(kept), backbone.hidden_size)
+    flat = [place for n, of_row in enumerate(groups) for place in _places(n, of_row)]
+    for batch in batches_of([place.group for place in flat], max_tokens=config.max_batch_tokens):
+        packed = pack([flat[i].group for i in batch]).to(backbone.device)
+        hidden_TH = backbone(packed)
+        last = iter(hidden_TH[packed.last_positions_N].float().cpu())
+        gating = hidden_TH[packed.gating_positions_P].float().cpu()
+        for p, i in enumerate(batch):
+            place = flat[i]
+            gating_NH[place.row] = gating[p]
+            for s in range(len(place.group.suffixes)):
+                last_NSH[place.row, place.first_answer + s] = next(last)
+        bar.update(len(batch))
+    return {"rows": torch.tensor(kept, dtype=torch.int64), "last": last_NSH, "gating": gating_NH}
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupPlace:
+    """A group, and where its vectors go."""
+
+    row: int
+    first_answer: int
+    group: Group
+
+
+def _places(row: int, groups: Sequence[Group]) -> Iterator[_GroupPlace]:
+    first = 0
+    for group in groups:
+        yield _GroupPlace(row, first, group)
+        first += len(group.suffixes)
+
+
+def _prepare_place(place: Path, manifest: dict[str, Any], *, overwrite: bool) -> None:
+    if overwrite and place.is_dir():
+        shutil.rmtree(place)
+    found = _read_manifest(place)
+    if found is not None and found != manifest:
+        different = sorted(key for key in manifest if found.get(key) != manifest[key])
+        raise DatasetRefused(
+            f"{place} holds vectors with another {', '.join(different)}; choose another --out, "
+            "or replace them with --overwrite"
+        )
+    place.mkdir(parents=True, exist_ok=True)
+    write_json(place / _MANIFEST, manifest)
+
+
+def _read_manifest(place: Path) -> dict[str, Any] | None:
+    path = place / _MANIFEST
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _place(folder: Path, path: Path) -> Path:
+    """Return the folder of a file's vectors; files of one name and different kinds stay apart."""
+    kind = "pairs" if is_pair_file(path) else "ratings"
+    return folder / f"{kind}-{path.name.partition('.')[0]}"
+
+
+def _shard_path(place: Path, index: int) -> Path:
+    return place / f"shard-{index:05d}.safetensors"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,227 @@
+"""The steps one after another on files, as a user runs them, and what each refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from steerward.cli.main import main
+from steerward.models.checkpoint import load_reward_model
+from steerward.models.packing import group_conversations
+from steerward.protocol.errors import CheckpointRefused, DatasetRefused
+from steerward.training import embeddings as embeddings_module
+from steerward.training.config import EmbedConfig, PackageConfig
+from steerward.training.data.rows import PreferencePair, load_rows
+from steerward.training.embeddings import read_embeddings, run_embed
+from steerward.training.package import run_package
+
+
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_backbone: Path,
+    rating_file: Path,
+    pair_file: Path,
+    objectives_file: Path,
+) -> dict[str, Path]:
+    """Embed, fit heads, train the gate, package, evaluate: by the command line."""
+    out = tmp_path_factory.mktemp("run")
+    paths = {name: out / name for name in ("vectors", "heads", "gate", "model", "report")}
+
+    def command(*arguments: object) -> None:
+        assert main(["train", *map(str, arguments)]) == 0
+
+    data = ("--data", rating_file, "--data", pair_file)
+    command("embed", "--backbone", tiny_backbone, *data, "--out", paths["vectors"],
+            "--shard-rows", 100, "--device", "cpu")  # fmt: skip
+    command("heads", "--data", rating_file, "--embeddings", paths["vectors"],
+            "--objectives", objectives_file, "--out", paths["heads"])  # fmt: skip
+    command("gating", "--data", pair_file, "--reference", rating_file,
+            "--embeddings", paths["vectors"], "--heads", paths["heads"], "--out", paths["gate"],
+            "--steps", 200, "--batch-size", 128)  # fmt: skip
+    command("package", "--backbone", tiny_backbone, "--heads", paths["heads"],
+            "--gate", paths["gate"], "--out", paths["model"])  # fmt: skip
+    command("evaluate", "--reward-model", paths["model"], *data, "--objectives", objectives_file,
+            "--out", paths["report"], "--bootstrap", 200, "--device", "cpu")  # fmt: skip
+    return paths
+
+
+def test_packaged_model_has_learned_what_the_data_say(run: dict[str, Path]) -> None:
+    report = json.loads((run["report"] / "report.json").read_text())
+    assert report["objectives"]["helpfulness"]["spearman"] > 0.5
+    assert report["objectives"]["verbosity"]["spearman"] > 0.7
+    pairs = report["pairs"]
+    assert pairs["gated score"]["value"] > 0.85
+    assert pairs["longer wins"]["value"] < 0.65
+    expected = {"gated score", "longer wins", "uniform gates", "16 surface features",
+                "one global weighting"}  # fmt: skip
+    assert expected < set(pairs)
+    assert sum(name.startswith("best single objective") for name in pairs) == 1
+    for entry in pairs.values():
+        assert entry["low"] <= entry["value"] <= entry["high"]
+        assert entry["pairs"] == 80
+    assert abs(report["length"]["spearman_with_transform"]) < 0.3
+    assert (run["report"] / "report.png").stat().st_size > 10_000
+
+
+def test_packaged_model_serves_the_scores_of_training(
+    run: dict[str, Path], pair_file: Path
+) -> None:
+    model = load_reward_model(run["model"], device="cpu")
+    probes = json.loads((run["gate"] / "gate.json").read_text())["probes"]
+    rows = load_rows([pair_file], PreferencePair)
+    assert len(probes) >= 32
+    for probe in probes:
+        row = rows[probe["row"]]
+        assert row.split == "train"
+        conversations = model.encode(row.context, [row.chosen, row.rejected])
+        served = model.score(group_conversations(conversations)).scores_N
+        assert served is not None
+        assert served.tolist() == pytest.approx(probe["scores"], abs=1e-4)
+
+
+def test_checkpoint_knows_its_objectives_and_reference(run: dict[str, Path]) -> None:
+    model = load_reward_model(run["model"], device="cpu")
+    assert model.objectives.names == ("helpfulness", "tone", "verbosity")
+    assert model.objectives.has_reference
+    helpfulness = model.objectives.objectives[0]
+    assert helpfulness.description == "0..1, from first/quality (1..5), second/quality (1..5)"
+    # Verbosity itself counts for nothing after the transform.
+    assert not model.transform[:, 2].any()
+
+
+def test_gate_of_other_heads_is_refused(
+    run: dict[str, Path], tmp_path: Path, tiny_backbone: Path
+) -> None:
+    heads = Path(shutil.copytree(run["heads"], tmp_path / "heads"))
+    report = json.loads((heads / "heads.json").read_text())
+    report["weight_version"] = "0" * 12
+    (heads / "heads.json").write_text(json.dumps(report))
+    config = PackageConfig(
+        backbone=str(tiny_backbone), heads=heads, gate=run["gate"], out=tmp_path / "model"
+    )
+    with pytest.raises(CheckpointRefused, match="heads were trained on backbone 000000000000"):
+        run_package(config)
+    assert not (tmp_path / "model").exists()
+
+
+def test_package_that_scores_otherwise_is_not_written(
+    run: dict[str, Path], tmp_path: Path, tiny_backbone: Path
+) -> None:
+    gate = Path(shutil.copytree(run["gate"], tmp_path / "gate"))
+    report = json.loads((gate / "gate.json").read_text())
+    report["probes"][5]["scores"][1] += 0.01
+    (gate / "gate.json").write_text(json.dumps(report))
+    config = PackageConfig(
+        backbone=str(tiny_backbone), heads=run["heads"], gate=gate, out=tmp_path / "model"
+    )
+    with pytest.raises(CheckpointRefused, match="training had"):
+        run_package(config)
+    assert not (tmp_path / "model").exists()
+
+
+def test_package_may_refer_to_its_backbone(
+    run: dict[str, Path], tmp_path: Path, tiny_backbone: Path
+) -> None:
+    folder = run_package(
+        PackageConfig(
+            backbone=str(tiny_backbone),
+            heads=run["heads"],
+            gate=run["gate"],
+            out=tmp_path / "referring",
+            refer=True,
+        )
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "heads.safetensors"]
+    copied, referring = (load_reward_model(f, device="cpu") for f in (run["model"], folder))
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for ours, theirs in zip(
+        copied.score_conversation(turns).rewards_NK,
+        referring.score_conversation(turns).rewards_NK,
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+class TestEmbed:
+    @staticmethod
+    def config(tiny_backbone: Path, data: Path, out: Path, **options: Any) -> EmbedConfig:
+        settings = {"shard_rows": 100, "device": "cpu", **options}
+        return EmbedConfig(backbone=str(tiny_backbone), data=[data], out=out, **settings)
+
+    def test_shards_have_their_own_files_and_all_rows(
+        self, run: dict[str, Path], rating_file: Path, pair_file: Path
+    ) -> None:
+        """The public script computes a file name a shard and then ignores it."""
+        ratings = read_embeddings(run["vectors"], rating_file)
+        pairs = read_embeddings(run["vectors"], pair_file)
+        assert ratings.rows == list(range(600))
+        assert ratings.last_NSH.shape == (600, 1, 48)
+        assert pairs.last_NSH.shape == (400, 2, 48)
+        assert pairs.gating_NH.shape == (400, 48)
+        assert len(list((run["vectors"] / "ratings-rated").glob("shard-*.safetensors"))) == 6
+        assert len(torch.unique(ratings.last_NSH[:, 0], dim=0)) > 590
+
+    def test_killed_run_goes_on_with_the_missing_shards(
+        self, tiny_backbone: Path, pair_file: Path, tmp_path: Path, run: dict[str, Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        config = self.config(tiny_backbone, pair_file, tmp_path)
+        whole = run_embed(config)
+        assert whole == {}
+        first, second = (
+            tmp_path / "pairs-pairs" / "shard-00000.safetensors",
+            (tmp_path / "pairs-pairs" / "shard-00001.safetensors"),
+        )
+        kept = first.stat().st_mtime_ns
+        second.unlink()
+        # A kill in the middle of a write leaves only the temporary file.
+        second.with_name(second.name + ".tmp").write_bytes(b"half")
+        with pytest.raises(DatasetRefused, match="run embed again"):
+            read_embeddings(tmp_path, pair_file)
+        calls: list[int] = []
+        original = embeddings_module._embed_rows
+        monkeypatch.setattr(
+            embeddings_module,
+            "_embed_rows",
+            lambda rows, *rest: calls.append(len(rows)) or original(rows, *rest),
+        )
+        run_embed(config)
+        assert calls == [100]
+        assert first.stat().st_mtime_ns == kept
+        torch.testing.assert_close(
+            read_embeddings(tmp_path, pair_file).last_NSH,
+            read_embeddings(run["vectors"], pair_file).last_NSH,
+            atol=1e-5,
+            rtol=1e-4,
+        )
+
+    def test_vectors_of_another_backbone_or_file_are_refused(
+        self, tiny_backbone: Path, pair_file: Path, tmp_path: Path
+    ) -> None:
+        data = Path(shutil.copy(pair_file, tmp_path / "pairs.jsonl"))
+        out = tmp_path / "vectors"
+        run_embed(self.config(tiny_backbone, data, out))
+        with data.open("a") as file:
+            file.write(json.dumps(json.loads(data.read_text().splitlines()[0])) + "\n")
+        with pytest.raises(DatasetRefused, match="changed since it was embedded"):
+            read_embeddings(out, data)
+        with pytest.raises(DatasetRefused, match="another sha256"):
+            run_embed(self.config(tiny_backbone, data, out))
+        run_embed(self.config(tiny_backbone, data, out, overwrite=True))
+        assert len(read_embeddings(out, data).rows) == 401
+
+    def test_over_long_rows_are_left_out_and_counted(
+        self, tiny_backbone: Path, pair_file: Path, tmp_path: Path
+    ) -> None:
+        rows = [json.loads(line) for line in pair_file.read_text().splitlines()[:5]]
+        rows[3]["chosen"] = "river " * 400
+        data = tmp_path / "long.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert run_embed(self.config(tiny_backbone, data, tmp_path)) == {"long.jsonl": 1}
+        assert read_embeddings(tmp_path, data).rows == [0, 1, 2, 4]
