@@ -65,24 +65,29 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
     if attention_mask is not None or s_aux is not None or position_bias is not None or dropout:
         raise NotImplementedError("masks, attention sinks, position biases and dropout")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    mixed = torch.empty_like(query)
+    # On a CPU the fused operator's backward takes longer than the plain products.
+    trains_on_cpu = torch.is_grad_enabled() and query.requires_grad and query.device.type == "cpu"
+    is_explicit = softcap is not None or trains_on_cpu
+    mixed: list[Tensor] = []
     for segment in packed_batch.segments:
         own = slice(segment.start, segment.end)
         keys, values = _visible(key, segment), _visible(value, segment)
         mask = _mask(segment, keys, sliding_window)
-        if softcap is not None:
-            mixed[:, :, own] = _capped(query[:, :, own], keys, values, mask, scale, softcap)
+        if is_explicit:
+            mixed.append(_explicit(query[:, :, own], keys, values, mask, scale, softcap))
             continue
-        mixed[:, :, own] = scaled_dot_product_attention(
-            query[:, :, own],
-            keys,
-            values,
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scale,
-            enable_gqa=query.shape[1] != key.shape[1],
+        mixed.append(
+            scaled_dot_product_attention(
+                query[:, :, own],
+                keys,
+                values,
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scale,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )
         )
-    return mixed.transpose(1, 2), None
+    return torch.cat(mixed, dim=2).transpose(1, 2), None
 
 
 def _visible(tensor: Tensor, segment: Segment) -> Tensor:
@@ -106,19 +111,33 @@ def _mask(segment: Segment, keys: Tensor, sliding_window: int | None) -> Tensor 
     return (columns <= rows) & (columns > rows - window)
 
 
-def _capped(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float
+def _explicit(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
 ) -> Tensor:
-    """Attention with soft-capped scores, as Gemma 2 defines it; no fused operator has it."""
+    """Attention as plain products, with Gemma 2's soft cap that no fused operator has."""
     repeats = query.shape[1] // keys.shape[1]
-    keys = keys.repeat_interleave(repeats, dim=1)
-    values = values.repeat_interleave(repeats, dim=1)
-    scores = torch.tanh(query @ keys.mT * scale / softcap) * softcap
+    if repeats > 1:
+        keys = keys.repeat_interleave(repeats, dim=1)
+        values = values.repeat_interleave(repeats, dim=1)
     if mask is None:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return weights @ values
+        size = query.shape[2]
+        mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()
+    bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device)
+    bias = bias.masked_fill(~mask, float("-inf"))
+    if softcap is None:
+        scores = torch.baddbmm(
+            bias.expand(query.shape[1], -1, -1), query[0], keys[0].mT, alpha=scale
+        )
+        weights = torch.softmax(scores, dim=-1)
+    else:
+        scores = torch.tanh(query[0] @ keys[0].mT * scale / softcap) * softcap + bias
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.bmm(weights, values[0])[None]
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

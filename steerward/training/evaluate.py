@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -38,7 +37,7 @@ from steerward.training.data.rows import (
 from steerward.training.embeddings import answers_of, batches_of
 from steerward.training.files import write_json
 from steerward.training.plot import plot_report
-from steerward.training.statistics import ClusterBootstrap, Floats
+from steerward.training.statistics import ClusterBootstrap, Floats, spearman
 from steerward.training.surface import surface_features
 
 
@@ -109,8 +108,8 @@ def _agreement(rewards_N: Floats, labels_N: Floats) -> dict[str, Any]:
     is_constant = len(labels_N) < 3 or np.ptp(labels_N) == 0
     return {
         "rows": len(labels_N),
-        "spearman": None if is_constant else float(spearmanr(rewards_N, labels_N).statistic),
-        "pearson": None if is_constant else float(pearsonr(rewards_N, labels_N).statistic),
+        "spearman": None if is_constant else spearman(rewards_N, labels_N),
+        "pearson": None if is_constant else float(np.corrcoef(rewards_N, labels_N)[0, 1]),
         "mse": float(((rewards_N - labels_N) ** 2).mean()),
         "label_variance": float(labels_N.var()),
     }
@@ -212,14 +211,10 @@ def _length_report(model: RewardModel, parts: Sequence[Scored]) -> dict[str, Any
     length_N = np.array([np.log1p(len(p.chosen)) - np.log1p(len(p.rejected)) for p in pairs.rows])
     return {
         "responses": len(lengths),
-        "spearman_with_transform": float(spearmanr(scores, lengths).statistic),
-        "spearman_without_transform": float(spearmanr(plain, lengths).statistic),
-        "pair_margin_spearman_with_transform": float(
-            spearmanr(_margin(pairs.scores_NS), length_N).statistic
-        ),
-        "pair_margin_spearman_without_transform": float(
-            spearmanr(_margin(raw_NS), length_N).statistic
-        ),
+        "spearman_with_transform": spearman(scores, lengths),
+        "spearman_without_transform": spearman(plain, lengths),
+        "pair_margin_spearman_with_transform": spearman(_margin(pairs.scores_NS), length_N),
+        "pair_margin_spearman_without_transform": spearman(_margin(raw_NS), length_N),
         "accuracy_with_transform": float((_margin(pairs.scores_NS) > 0).mean()),
         "accuracy_without_transform": float((_margin(raw_NS) > 0).mean()),
         "transform_verbosity_column_is_zero": bool(

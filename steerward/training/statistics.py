@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from steerward.gating.transform import rank_correlation
 
 Floats = NDArray[np.float64]
 
@@ -67,3 +70,8 @@ class ClusterBootstrap:
         # A resample may hold no prompt of a small source; it says nothing of that source.
         drawn_B = totals_B > 0
         return (self._weights_BC @ hits_C)[drawn_B] / totals_B[drawn_B]
+
+
+def spearman(a_N: ArrayLike, b_N: ArrayLike) -> float:
+    """Return Spearman's rank correlation; ties get their mean rank."""
+    return rank_correlation(torch.as_tensor(np.asarray(a_N)), torch.as_tensor(np.asarray(b_N)))
