@@ -6,12 +6,13 @@ as on the command line. No environment variable is read anywhere else.
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -28,9 +29,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    reads_environment: ClassVar[bool] = False
+    """Whether variables of the environment set the fields too: for what runs in containers."""
+
 
 class EngineConfig(Settings):
     """How the scoring engine batches, and how much it takes on."""
+
+    reads_environment: ClassVar[bool] = True
 
     device: str = "auto"
     """Where models compute: auto (CUDA where there is one), cpu, cuda, cuda:1 ..."""
@@ -145,7 +151,7 @@ def load_settings(
     Raises:
         pydantic.ValidationError: If a value does not fit or a key is unknown.
         OSError: If a file cannot be read.
-        tomllib.TOMLDecodeError: If a file is not TOML.
+        ValueError: If a file is not TOML, or a variable that holds an object is not JSON.
     """
     values: dict[str, Any] = {}
     for path in files:
@@ -160,10 +166,13 @@ def _from_environment(schema: type[Settings], environment: Mapping[str, str]) ->
     found: dict[str, Any] = {}
     for name, field in schema.model_fields.items():
         text = environment.get(environment_name(name))
-        if text is None:
+        if text is None or not schema.reads_environment:
             continue
-        is_list = "list" in str(field.annotation)
-        found[name] = [part.strip() for part in text.split(",")] if is_list else text
+        kind = str(field.annotation)
+        if "list" in kind:
+            found[name] = [part.strip() for part in text.split(",")]
+        else:
+            found[name] = json.loads(text) if "dict" in kind else text
     return found
 
 

@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser, schema: type[Settings]) -> None
     # What the command adds comes before what it shares with others.
     own = inspect.get_annotations(schema)
     for name in sorted(schema.model_fields, key=lambda name: name not in own):
-        _add_option(parser, name, schema.model_fields[name])
+        _add_option(parser, name, schema)
     parser.add_argument(
         "--config",
         action="append",
@@ -56,16 +56,17 @@ def read_options(
     except ValidationError as error:
         parser.error("; ".join(_problem(schema, detail) for detail in error.errors()))
     except (OSError, ValueError) as error:
-        parser.error(f"--config: {error}")
+        parser.error(f"--config or environment: {error}")
     if parsed.dry_run:
         print(settings.model_dump_json(indent=2))
         raise SystemExit(0)
     return settings
 
 
-def _add_option(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+def _add_option(parser: argparse.ArgumentParser, name: str, schema: type[Settings]) -> None:
+    field = schema.model_fields[name]
     kind, choices = _kind(field.annotation)
-    options: dict[str, Any] = {"default": None, "help": _help(name, field)}
+    options: dict[str, Any] = {"default": None, "help": _help(name, field, schema)}
     if kind is bool:
         options["action"] = argparse.BooleanOptionalAction
     elif kind is list:
@@ -98,7 +99,7 @@ def _kind(annotation: Any) -> tuple[Any, Sequence[str]]:
     return origin or annotation, []
 
 
-def _help(name: str, field: FieldInfo) -> str:
+def _help(name: str, field: FieldInfo, schema: type[Settings]) -> str:
     text = " ".join((field.description or "").split())
     notes: list[str] = []
     if not field.is_required() and field.default not in (None, False, []):
@@ -106,7 +107,7 @@ def _help(name: str, field: FieldInfo) -> str:
         if isinstance(default, list):
             default = " ".join(str(part) for part in typing.cast("list[object]", default))
         notes.append(f"default: {default}")
-    if POSITIONAL not in field.metadata:
+    if schema.reads_environment and POSITIONAL not in field.metadata:
         notes.append(f"env: {environment_name(name)}")
     return f"{text} ({'; '.join(notes)})".replace("%", "%%") if notes else text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -10,16 +11,71 @@ from steerward.config import Dtype, Settings
 
 
 class BackboneConfig(Settings):
-    """Train a small causal backbone on ratings, pairs and text at once.
+    """Train a small causal backbone on ratings, preference pairs and text at once.
+
+    Heads and a gate are trained along and thrown away: they shape the hidden states from which
+    `heads` and `gating` then read. Stopped runs go on from their last checkpoint.
 
     Examples:
-      steerward train backbone --start ./model --ratings r.jsonl --pairs p.jsonl --out ./base
+      steerward train backbone --start m --ratings r.jsonl --pairs p.jsonl --objectives o --out b
     """
 
     start: str
-    """Folder of the weights to start from."""
+    """Folder or hub id of the weights to start from, with tokenizer and chat template."""
+    ratings: list[Path] = []
+    """Rating file, JSON lines (also .gz) or Parquet; repeatable."""
+    pairs: list[Path] = []
+    """Pair file; repeatable."""
+    objectives: Path
+    """Objectives file: JSON, objective -> sources of its labels, categories of pairs."""
     out: Path
-    """Folder for the backbone."""
+    """Folder for the backbone; checkpoints of the run lie beside it until it is done."""
+    steps: int = Field(default=2000, ge=1)
+    """Optimiser steps."""
+    pairs_per_step: int = Field(default=10, ge=0)
+    """Preference pairs in a step, over all processes."""
+    rated_per_step: int = Field(default=20, ge=0)
+    """Rated responses in a step, over all processes."""
+    rated_per_prompt: int = Field(default=4, ge=1)
+    """Most rated responses of one prompt in a step; they share its tokens and are compared."""
+    max_tokens: int = Field(default=2048, ge=8)
+    """Longer conversations are left out of training; they are never cut."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of the backbone; AdamW, warm-up, then a cosine to zero."""
+    head_learning_rate: float = Field(default=1e-3, gt=0)
+    """Of heads and gate."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Of AdamW, on matrices."""
+    warmup_share: float = Field(default=0.04, ge=0, lt=1)
+    """Share of the steps that the learning rates take to rise."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Of hidden states, where the backbone has it."""
+    freeze_embeddings: bool = True
+    """Leave the token embeddings as they are."""
+    rating_weight: float = Field(default=1.0, ge=0)
+    """Of the squared error of ratings."""
+    gate_weight: float = Field(default=1.0, ge=0)
+    """Of Bradley-Terry on the gated sum of the objectives."""
+    category_weight: float = Field(default=0.5, ge=0)
+    """Of Bradley-Terry on the objectives that a pair's category is about."""
+    within_weight: float = Field(default=0.3, ge=0)
+    """Of Bradley-Terry between rated responses of one prompt."""
+    language_weight: float = Field(default=0.0, ge=0)
+    """Of predicting the next token of every text, with tied embeddings."""
+    averaging: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the running average of the weights that is saved; 0 saves the last weights."""
+    weights_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type that the backbone is stored in. Heads are fitted on what is stored."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the products while training; auto is bfloat16 where the processor has it."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that share each step; on a CPU, one thread each."""
+    checkpoint_steps: int = Field(default=200, ge=1)
+    """Steps between checkpoints: what a kill can cost."""
+    seed: int = 0
+    """Of heads, order and dropout."""
+    device: str = "auto"
+    """Where to train: auto, cpu or cuda."""
 
 
 class EmbedConfig(Settings):

@@ -31,7 +31,7 @@ async def list_models(request: Request) -> Response:
 @router.get(
     "/v1/models/{model}",
     response_model=ModelCard,
-    responses=error_answers(401, 404),
+    responses=error_answers(401, 404, 422),
     dependencies=[Depends(require_key)],
 )
 async def get_model(model: str, request: Request) -> Response:

@@ -1,7 +1,8 @@
 """Which ratings teach which objective, and the labels they give.
 
-An objectives file is a JSON object: objective name -> list of label sources. A source is either
-an attribute of a data set with the range that maps to 0..1, or `derived` from the response.
+An objectives file is a JSON object: objective name -> list of label sources. A source is an
+attribute of a data set with the range that maps to 0..1, something `derived` from the response,
+or a `category` of preference pairs that are about this objective.
 
 Axis legend: N rated responses, K objectives.
 """
@@ -32,20 +33,22 @@ class LabelSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    low: float
+    low: float = 0.0
     """Value that becomes label 0."""
-    high: float
+    high: float = 1.0
     """Value that becomes label 1."""
     source: str | None = None
     attribute: str | None = None
     derived: Literal["log_characters"] | None = None
     """Computed from the response itself: log of 1 + its number of characters."""
+    category: str | None = None
+    """Category of preference pairs: the preferred response has more of this objective."""
 
     @model_validator(mode="after")
-    def _is_whole(self) -> LabelSource:
+    def _is_one_kind(self) -> LabelSource:
         is_rating = self.source is not None and self.attribute is not None
-        if is_rating == (self.derived is not None):
-            raise ValueError("give source and attribute, or derived")
+        if [is_rating, self.derived is not None, self.category is not None].count(True) != 1:
+            raise ValueError("give source and attribute, or derived, or category")
         if self.low == self.high:
             raise ValueError("low and high must differ")
         return self
@@ -82,9 +85,22 @@ def describe(sources: Sequence[LabelSource]) -> str:
     """Return in words what an objective's labels were and how they map to 0..1."""
     parts: list[str] = []
     for source in sources:
+        if source.category is not None:
+            parts.append(f"pairs of category {source.category}")
+            continue
         origin = source.derived or f"{source.source}/{source.attribute}"
         parts.append(f"{origin} ({source.low:g}..{source.high:g})")
     return f"0..1, from {', '.join(parts)}"
+
+
+def objectives_of_categories(objectives: Objectives) -> dict[str, list[int]]:
+    """Return the indices of the objectives that each category of pairs is about."""
+    found: dict[str, list[int]] = {}
+    for k, sources in enumerate(objectives.values()):
+        for source in sources:
+            if source.category is not None:
+                found.setdefault(source.category, []).append(k)
+    return found
 
 
 def label_matrix(rows: Sequence[RatedResponse], objectives: Objectives) -> Tensor:

@@ -1,0 +1,333 @@
+"""Train a small causal backbone on ratings, pairs and text at once.
+
+The objective heads see every rating; Bradley-Terry on their *gated sum* carries preferences into
+the same hidden states, and into the prompt vector that the gate reads. What is kept is the
+backbone: heads, transform and gate are fitted anew on its vectors, as in ArmoRM
+(arXiv:2406.12845). transformers' Trainer runs the loop; packed batches are those of serving.
+
+Axis legend: N responses, P prompts, K objectives, T packed tokens, H hidden.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from steerward.gating.network import GatingNetwork
+from steerward.models.backbone import Backbone
+from steerward.models.chat import ChatEncoder
+from steerward.models.checkpoint import load_backbone
+from steerward.models.packing import PackedBatch
+from steerward.protocol.errors import CheckpointRefused, DatasetRefused
+from steerward.training.config import BackboneConfig
+from steerward.training.data.labels import load_objectives
+from steerward.training.data.rows import PreferencePair, RatedResponse, load_rows
+from steerward.training.losses import bradley_terry, calibrated_mse, next_token_loss
+from steerward.training.mixture import Mixture, StepSampler, packed_of
+
+_MOST_PREDICTED_TOKENS = 2048
+
+
+class MultiTaskModel(nn.Module):
+    """A backbone with the heads and the gate that shape it.
+
+    Args:
+        backbone: To be trained.
+        num_objectives: Heads, K.
+        num_raters: Scales that ratings come on.
+        config: Weights of the losses.
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, num_objectives: int, num_raters: int, config: BackboneConfig
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.Linear(backbone.hidden_size, num_objectives)
+        nn.init.normal_(self.heads.weight, std=0.02)
+        nn.init.zeros_(self.heads.bias)
+        self.gate = GatingNetwork.random(
+            hidden_size=backbone.hidden_size,
+            gate_hidden_size=64,
+            num_hidden_layers=1,
+            num_objectives=num_objectives,
+            temperature=1.0,
+            # Standardised rewards: a mean of K of them would have almost no spread.
+            scale=float(num_objectives) ** 0.5,
+        )
+        self.slope = nn.Parameter(torch.ones(num_raters))
+        self.offset = nn.Parameter(torch.zeros(num_raters))
+        self._config = config
+
+    def forward(self, **step: Any) -> dict[str, Tensor]:
+        """Return the loss of a step, and its parts."""
+        batch = packed_of(step).to(self.backbone.device)
+        hidden_TH = self.backbone(batch).float()
+        # Autocast would round the small layers on top for no gain.
+        with torch.autocast(hidden_TH.device.type, enabled=False):
+            losses = self._losses(batch, hidden_TH, step)
+        config = self._config
+        weights = {
+            "ratings": config.rating_weight,
+            "gate": config.gate_weight,
+            "category": config.category_weight,
+            "within": config.within_weight,
+            "language": config.language_weight,
+        }
+        total = sum((weights[name] * loss for name, loss in losses.items()), torch.zeros(()))
+        return {"loss": total, **{name: loss.detach() for name, loss in losses.items()}}
+
+    def _losses(
+        self, batch: PackedBatch, hidden_TH: Tensor, step: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        rewards_NK = self.heads(hidden_TH[batch.last_positions_N])
+        gates_PK = self.gate(hidden_TH[batch.gating_positions_P])
+        scores_N = (gates_PK[batch.prompt_index_N] * rewards_NK).sum(dim=-1)
+        chosen, rejected = step["pairs"]
+        response, objective, rater = step["ratings"]
+        losses = {
+            "ratings": calibrated_mse(
+                rewards_NK,
+                response_R=response,
+                objective_R=objective,
+                rater_R=rater,
+                labels_R=step["labels"],
+                slope=self.slope,
+                offset=self.offset,
+            ),
+            "gate": bradley_terry(scores_N[chosen], scores_N[rejected]),
+        }
+        for name in ("category", "within"):
+            higher, lower, about = step[name]
+            losses[name] = bradley_terry(rewards_NK[higher, about], rewards_NK[lower, about])
+        if self._config.language_weight > 0:
+            losses["language"] = self._language_loss(batch, hidden_TH)
+        return losses
+
+    def _language_loss(self, batch: PackedBatch, hidden_TH: Tensor) -> Tensor:
+        targets_T = torch.full_like(batch.input_ids_T, -100)
+        for segment in batch.segments:
+            inside = slice(segment.start, segment.end - 1)
+            targets_T[inside] = batch.input_ids_T[segment.start + 1 : segment.end]
+        embedding = self.backbone.model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        return next_token_loss(
+            hidden_TH, embedding.weight, targets_T=targets_T, max_tokens=_MOST_PREDICTED_TOKENS
+        )
+
+
+def run_backbone(config: BackboneConfig) -> Path:
+    """Train a backbone and return its folder.
+
+    Raises:
+        SteerwardError: If the start or the data cannot be read, or the folder exists.
+    """
+    if config.out.exists():
+        raise CheckpointRefused(f"{config.out} exists already; choose another --out")
+    if config.processes > 1 and not torch.distributed.is_torchelastic_launched():
+        _launch(config)
+    else:
+        _train(config)
+    return config.out
+
+
+def _launch(config: BackboneConfig) -> None:
+    """Train in several processes, by torch's own launcher."""
+    settings = config.out.with_name(config.out.name + ".settings.json")
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(config.model_dump_json())
+    command = [
+        sys.executable,
+        *("-m", "torch.distributed.run", "--standalone"),
+        f"--nproc-per-node={config.processes}",
+        *("-m", "steerward.training.backbone", str(settings)),
+    ]
+    # Large blocks that are freed every step go back to the system and are faulted in again.
+    allocator = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
+    threads = {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env={**os.environ, **allocator, **threads}, check=False)
+    settings.unlink(missing_ok=True)
+    if done.returncode != 0 or not config.out.exists():
+        raise CheckpointRefused(
+            f"training ended with status {done.returncode}; its messages are above. Run the same "
+            "command again to go on from the last checkpoint"
+        )
+
+
+def _train(config: BackboneConfig) -> None:
+    device = "cpu" if config.device == "auto" and not torch.cuda.is_available() else config.device
+    backbone, chat = load_backbone(config.start, device=device, dtype="float32")
+    mixture = _load_mixture(config, chat)
+    torch.manual_seed(config.seed)
+    model = MultiTaskModel(
+        backbone,
+        num_objectives=len(load_objectives(config.objectives)),
+        num_raters=len(mixture.raters),
+        config=config,
+    )
+    _set_dropout(backbone, config.dropout)
+    embedding = backbone.model.get_input_embeddings()
+    embedding.requires_grad_(not config.freeze_embeddings)
+    runs = config.out.with_name(config.out.name + ".checkpoints")
+    trainer = _MixtureTrainer(model, mixture, config, runs)
+    average = _Average(model, config.averaging)
+    if config.averaging > 0:
+        trainer.add_callback(average)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(runs)) if runs.is_dir() else None)
+    if trainer.is_world_process_zero():
+        average.apply()
+        _save(backbone, chat, config)
+        shutil.rmtree(runs, ignore_errors=True)
+
+
+def _load_mixture(config: BackboneConfig, chat: ChatEncoder) -> Mixture:
+    ratings = load_rows(config.ratings, RatedResponse, split="train")
+    pairs = load_rows(config.pairs, PreferencePair, split="train")
+    if not ratings and not pairs:
+        raise DatasetRefused("there are no training rows; give --ratings or --pairs files")
+    objectives = load_objectives(config.objectives)
+    return Mixture(chat, ratings, pairs, objectives, max_tokens=config.max_tokens)
+
+
+def _set_dropout(backbone: Backbone, share: float) -> None:
+    """Set the dropout of hidden states; attention has none in packed batches."""
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0 if "self" in name.rsplit(".", 2)[-2:] else share
+
+
+def _save(backbone: Backbone, chat: ChatEncoder, config: BackboneConfig) -> None:
+    building = config.out.with_name(config.out.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    model = backbone.model.to(getattr(torch, config.weights_dtype))
+    model.save_pretrained(building)
+    chat.tokenizer.save_pretrained(building)
+    os.replace(building, config.out)
+
+
+def _uses_bfloat16(config: BackboneConfig, device: torch.device) -> bool:
+    if config.compute_dtype != "auto":
+        return config.compute_dtype == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class _MixtureTrainer(Trainer):
+    """transformers' Trainer over a mixture: our steps, our learning rates."""
+
+    def __init__(
+        self, model: MultiTaskModel, mixture: Mixture, config: BackboneConfig, runs: Path
+    ) -> None:
+        arguments = TrainingArguments(
+            output_dir=str(runs),
+            max_steps=config.steps,
+            per_device_train_batch_size=1,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            lr_scheduler_type="cosine",
+            warmup_steps=round(config.warmup_share * config.steps),
+            max_grad_norm=1.0,
+            adam_beta2=0.98,
+            bf16=_uses_bfloat16(config, model.backbone.device),
+            use_cpu=model.backbone.device.type == "cpu",
+            logging_steps=50,
+            save_steps=config.checkpoint_steps,
+            save_total_limit=2,
+            report_to=[],
+            seed=config.seed,
+            remove_unused_columns=False,
+            label_names=[],
+            ddp_find_unused_parameters=False,
+        )
+        super().__init__(model=model, args=arguments, train_dataset=mixture)
+        self._mixture = mixture
+        self._config = config
+        self._parts: dict[str, list[float]] = {}
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return our own steps; each process draws its own rows."""
+        sampler = StepSampler(
+            self._mixture,
+            self._config,
+            rank=self.args.process_index,
+            processes=self.args.world_size,
+        )
+        return DataLoader(self._mixture, batch_sampler=sampler, collate_fn=self._mixture.collate)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return AdamW with the heads' own rate, and decay on matrices only."""
+        del model  # The bare model's names tell backbone and heads apart.
+        config = self._config
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in cast("nn.Module", self.model).named_parameters():
+            if not parameter.requires_grad:
+                continue
+            is_backbone = name.startswith("backbone.")
+            rate = config.learning_rate if is_backbone else config.head_learning_rate
+            is_matrix = parameter.dim() > 1 and "embedding" not in name
+            decay = config.weight_decay if is_matrix else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()],
+            betas=(0.9, self.args.adam_beta2),
+        )
+        return self.optimizer
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
+        """Return the loss of a step, and keep its parts for the log."""
+        outputs = model(**inputs)
+        for name, value in outputs.items():
+            self._parts.setdefault(name, []).append(float(value.detach()))
+        return outputs["loss"]
+
+    def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
+        """Add the parts of the loss to what is logged."""
+        parts = {name: sum(v) / len(v) for name, v in self._parts.items() if v and name != "loss"}
+        self._parts.clear()
+        super().log({**logs, **parts}, *arguments, **options)
+
+
+class _Average(TrainerCallback):
+    """Keeps a running average of the backbone's weights.
+
+    Args:
+        model: That is trained.
+        decay: Of the average, lower in the first steps.
+    """
+
+    def __init__(self, model: MultiTaskModel, decay: float) -> None:
+        self._decay = decay
+        self._parameters = [p for p in model.backbone.parameters() if p.requires_grad]
+        self._averages: list[Tensor] = []
+
+    @torch.no_grad()
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move the average towards the weights."""
+        del args, control
+        if not self._averages:
+            self._averages = [parameter.detach().clone() for parameter in self._parameters]
+        decay = min(self._decay, (1 + state.global_step) / (10 + state.global_step))
+        for average, parameter in zip(self._averages, self._parameters, strict=True):
+            average.lerp_(parameter, 1.0 - decay)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Put the average into the model, if there is one."""
+        for parameter, average in zip(self._parameters, self._averages, strict=False):
+            parameter.copy_(average)
+
+
+if __name__ == "__main__":
+    _train(BackboneConfig.model_validate(json.loads(Path(sys.argv[1]).read_text())))
