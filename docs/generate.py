@@ -158,10 +158,9 @@ def _kind(schema: Mapping[str, Any]) -> str:
     for union in ("anyOf", "oneOf"):
         if union in schema:
             return " or ".join(_kind(option) for option in schema[union])
-    if "enum" in schema:
-        return " or ".join(f"`{value}`" for value in schema["enum"])
-    if "const" in schema:
-        return f"`{schema['const']}`"
+    if "enum" in schema or "const" in schema:
+        values = schema.get("enum") or [schema["const"]]
+        return " or ".join(f"`{value}`" for value in values)
     kind = schema.get("type", "any")
     if kind == "array":
         return f"list of {_kind(schema.get('items', {}))}"

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from steerward.gating.network import GatingNetwork
 from steerward.models.backbone import Backbone
@@ -184,11 +183,24 @@ def _train(config: BackboneConfig) -> None:
     average = _Average(model, config.averaging)
     if config.averaging > 0:
         trainer.add_callback(average)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(runs)) if runs.is_dir() else None)
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(runs))
     if trainer.is_world_process_zero():
         average.apply()
         _save(backbone, chat, config)
         shutil.rmtree(runs, ignore_errors=True)
+
+
+def _last_whole_checkpoint(runs: Path) -> str | None:
+    """Return the newest checkpoint that a kill did not cut short."""
+    steps = sorted(runs.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    for path in reversed(steps):
+        try:
+            # The Trainer writes its state last.
+            json.loads((path / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        return str(path)
+    return None
 
 
 def _load_mixture(config: BackboneConfig, chat: ChatEncoder) -> Mixture:

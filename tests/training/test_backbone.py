@@ -1,0 +1,165 @@
+"""The backbone learns from ratings and pairs, survives a kill, and is what is then embedded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from steerward.models.checkpoint import load_backbone
+from steerward.models.packing import group_conversations, pack
+from steerward.protocol.errors import CheckpointRefused
+from steerward.training.backbone import MultiTaskModel, run_backbone
+from steerward.training.config import BackboneConfig
+from steerward.training.data.labels import load_objectives
+from steerward.training.data.rows import PreferencePair, RatedResponse, load_rows
+from steerward.training.mixture import Mixture, StepSampler
+
+
+@pytest.fixture
+def settings(
+    tiny_backbone: Path, rating_file: Path, pair_file: Path, objectives_file: Path, tmp_path: Path
+) -> dict[str, Any]:
+    return {
+        "start": str(tiny_backbone),
+        "ratings": [rating_file],
+        "pairs": [pair_file],
+        "objectives": objectives_file,
+        "out": tmp_path / "base",
+        "steps": 60,
+        "pairs_per_step": 8,
+        "rated_per_step": 16,
+        "learning_rate": 1e-3,
+        "head_learning_rate": 5e-3,
+        "compute_dtype": "float32",
+        "device": "cpu",
+    }
+
+
+def separation(folder: Path, pair_file: Path) -> float:
+    """Return held-out pair accuracy of the best line through the last-token vectors."""
+    from sklearn.linear_model import LogisticRegression
+
+    backbone, chat = load_backbone(folder, device="cpu")
+    vectors: dict[str, list[torch.Tensor]] = {"train": [], "test": []}
+    with torch.inference_mode():
+        for pair in load_rows([pair_file], PreferencePair):
+            groups = group_conversations(chat.encode(pair.context, [pair.chosen, pair.rejected]))
+            batch = pack(groups)
+            chosen, rejected = backbone(batch)[batch.last_positions_N]
+            vectors[pair.split].append(chosen - rejected)
+    train, test = (torch.stack(vectors[split]).numpy() for split in ("train", "test"))
+    fit = LogisticRegression(fit_intercept=False, C=0.01, max_iter=500)
+    fit.fit([*train, *-train], [1] * len(train) + [0] * len(train))
+    return float((fit.decision_function(test) > 0).mean())
+
+
+def test_training_moves_preferences_into_the_hidden_states(
+    settings: dict[str, Any], tiny_backbone: Path, pair_file: Path
+) -> None:
+    config = BackboneConfig(**settings)
+    folder = run_backbone(config)
+    before, after = (
+        load_file(tiny_backbone / "model.safetensors"),
+        load_file(folder / "model.safetensors"),
+    )
+    assert separation(folder, pair_file) >= separation(tiny_backbone, pair_file)
+    key = "layers.0.mlp.up_proj.weight"
+    assert not torch.allclose(before[key], after[key].float(), atol=1e-3)
+    # Frozen embeddings are only rounded, and everything is stored as asked.
+    embedding = "embed_tokens.weight"
+    assert torch.equal(before[embedding].bfloat16(), after[embedding])
+    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+    assert not list(folder.parent.glob("*.checkpoints"))
+    with pytest.raises(CheckpointRefused, match="exists already"):
+        run_backbone(config)
+
+
+def test_losses_fall(settings: dict[str, Any], objectives_file: Path) -> None:
+    config = BackboneConfig(**{**settings, "language_weight": 0.1, "dropout": 0.0})
+    backbone, chat = load_backbone(config.start, device="cpu")
+    mixture = Mixture(
+        chat,
+        load_rows(config.ratings, RatedResponse, split="train"),
+        load_rows(config.pairs, PreferencePair, split="train"),
+        load_objectives(objectives_file),
+        max_tokens=256,
+    )
+    torch.manual_seed(0)
+    model = MultiTaskModel(
+        backbone, num_objectives=3, num_raters=len(mixture.raters), config=config
+    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    history: dict[str, list[float]] = {}
+    for keys in StepSampler(mixture, config, rank=0, processes=1):
+        outputs = model(**mixture.collate(keys))
+        optimiser.zero_grad()
+        outputs["loss"].backward()
+        optimiser.step()
+        for name, value in outputs.items():
+            history.setdefault(name, []).append(float(value.detach()))
+    assert set(history) == {"loss", "ratings", "gate", "category", "within", "language"}
+    for name in ("loss", "ratings", "gate", "within", "language"):
+        first, last = sum(history[name][:10]), sum(history[name][-10:])
+        assert last < 0.9 * first, name
+
+
+def test_killed_run_goes_on_to_the_same_weights(settings: dict[str, Any], tmp_path: Path) -> None:
+    """A run that is killed between checkpoints ends as one that was not."""
+    straight = run_backbone(BackboneConfig(**{**settings, "out": tmp_path / "straight"}))
+    config = BackboneConfig(**{**settings, "out": tmp_path / "killed", "checkpoint_steps": 5})
+    path = tmp_path / "settings.json"
+    path.write_text(config.model_dump_json())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "steerward.training.backbone", str(path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    checkpoints = tmp_path / "killed.checkpoints"
+    while not list(checkpoints.glob("checkpoint-[1-9]*/trainer_state.json")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not config.out.exists()
+    # As if the kill had come while the next checkpoint was written.
+    (checkpoints / "checkpoint-1000").mkdir()
+    resumed = run_backbone(config)
+    expected, found = (load_file(f / "model.safetensors") for f in (straight, resumed))
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key].float(), tensor.float(), atol=2e-2, rtol=2e-2)
+
+
+def test_two_processes_train_one_model(settings: dict[str, Any]) -> None:
+    config = BackboneConfig(**{**settings, "processes": 2, "steps": 20})
+    folder = run_backbone(config)
+    before, after = (load_file(Path(f) / "model.safetensors") for f in (config.start, folder))
+    key = "layers.1.self_attn.v_proj.weight"
+    assert float((before[key] - after[key].float()).abs().max()) > 1e-3
+    assert load_backbone(folder, device="cpu")[0].hidden_size == 48
+    assert not list(folder.parent.glob("*.settings.json"))
+
+
+def test_vectors_of_the_stored_backbone_are_the_served_ones(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Weights are rounded when they are stored, before anything is fitted on their vectors."""
+    folder = run_backbone(BackboneConfig(**{**settings, "steps": 3}))
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (ours, chat), (theirs, _) = (
+        load_backbone(folder, device="cpu"),
+        load_backbone(copy, device="cpu"),
+    )
+    batch = pack(group_conversations(chat.encode([{"role": "user", "content": "a"}], ["b", "c"])))
+    with torch.inference_mode():
+        assert torch.equal(ours(batch), theirs(batch))

@@ -1,0 +1,110 @@
+"""Steps hold what was asked for, each source has its share, and a run can be repeated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from steerward.models.checkpoint import load_backbone
+from steerward.training.config import BackboneConfig
+from steerward.training.data.labels import LabelSource
+from steerward.training.data.rows import PreferencePair, RatedResponse, load_rows
+from steerward.training.mixture import Mixture, StepSampler, packed_of
+
+OBJECTIVES = {
+    "helpfulness": [
+        LabelSource(source="first", attribute="quality", low=1, high=5),
+        LabelSource(source="second", attribute="quality", low=1, high=5),
+        LabelSource(category="quality"),
+    ],
+    "verbosity": [LabelSource(derived="log_characters", low=2, high=6)],
+}
+
+
+def config(**options: Any) -> BackboneConfig:
+    paths = {"objectives": Path("unused"), "out": Path("unused")}
+    return BackboneConfig.model_validate({"start": "unused", **paths, **options})
+
+
+@pytest.fixture(scope="module")
+def mixture(tiny_backbone: Path, rating_file: Path, pair_file: Path) -> Mixture:
+    _, chat = load_backbone(tiny_backbone, device="cpu")
+    ratings = load_rows([rating_file], RatedResponse, split="train")
+    pairs = load_rows([pair_file], PreferencePair, split="train")
+    return Mixture(chat, ratings, pairs, OBJECTIVES, max_tokens=256)
+
+
+def test_ratings_are_standardised_within_source_and_objective(mixture: Mixture) -> None:
+    assert mixture.raters == [("first", 0), ("first", 1), ("second", 0), ("second", 1)]
+    for rater in range(4):
+        values = torch.tensor(
+            [r.value for one in mixture.rated for r in one.ratings if r.rater == rater]
+        )
+        assert float(values.mean()) == pytest.approx(0.0, abs=1e-5)
+        assert float(values.std(correction=0)) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_step_has_the_pairs_and_responses_asked_for(mixture: Mixture) -> None:
+    settings = config(pairs_per_step=3, rated_per_step=5, rated_per_prompt=2, steps=4)
+    for keys in StepSampler(mixture, settings, rank=0, processes=1):
+        step = mixture.collate([mixture[key] for key in keys])
+        batch = packed_of(step)
+        assert batch.num_candidates == 3 * 2 + 5
+        assert step["pairs"].shape == (2, 3)
+        assert step["category"].shape == (3, 3)
+        assert step["labels"].shape[0] == step["ratings"].shape[1]
+        assert int(step["ratings"][0].max()) < batch.num_candidates
+        # The preferred response stands before the other one, in the group of one prompt.
+        for chosen, rejected in step["pairs"].T.tolist():
+            assert rejected == chosen + 1
+            assert batch.prompt_index_N[chosen] == batch.prompt_index_N[rejected]
+        # What is compared within a prompt was rated for the same objective, higher first.
+        rated = {
+            (n, k): value
+            for (n, k, _), value in zip(
+                step["ratings"].T.tolist(), step["labels"].tolist(), strict=True
+            )
+        }
+        for higher, lower, objective in step["within"].T.tolist():
+            assert rated[higher, objective] > rated[lower, objective]
+            assert batch.prompt_index_N[higher] == batch.prompt_index_N[lower]
+
+
+def test_sources_are_drawn_by_the_root_of_their_size(mixture: Mixture) -> None:
+    settings = config(rated_per_step=8, pairs_per_step=0, rated_per_prompt=1, steps=400)
+    sizes = Counter(one.source for one in mixture.rated)
+    drawn: Counter[str] = Counter()
+    for keys in StepSampler(mixture, settings, rank=0, processes=1):
+        drawn.update(mixture.rated[i].source for _, indices in keys for i in indices)
+    expected = (sizes["second"] / sizes["first"]) ** 0.5
+    assert drawn["second"] / drawn["first"] == pytest.approx(expected, rel=0.15)
+
+
+def test_processes_share_a_step_and_draw_their_own_rows(mixture: Mixture) -> None:
+    settings = config(pairs_per_step=4, rated_per_step=8, steps=10)
+
+    def steps(rank: int) -> list[Any]:
+        return list(StepSampler(mixture, settings, rank=rank, processes=2))
+
+    assert steps(0) == steps(0)
+    assert steps(0) != steps(1)
+    for keys in islice(steps(0), 3):
+        assert sum(kind == "pair" for kind, _ in keys) == 2
+        assert sum(len(indices) for kind, indices in keys if kind == "rated") == 4
+
+
+def test_long_rows_are_left_out_whole(
+    tiny_backbone: Path, rating_file: Path, pair_file: Path
+) -> None:
+    _, chat = load_backbone(tiny_backbone, device="cpu")
+    ratings = load_rows([rating_file], RatedResponse, split="train")
+    pairs = load_rows([pair_file], PreferencePair, split="train")
+    short = Mixture(chat, ratings, pairs, OBJECTIVES, max_tokens=120)
+    assert short.left_out > 0
+    assert all(len(one.conversation.ids) <= 120 for one in short.rated)
+    assert len(short.rated) + len(short.pairs) + short.left_out == len(ratings) + len(pairs)
