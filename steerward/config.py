@@ -45,6 +45,9 @@ class EngineConfig(Settings):
     max_batch_tokens: int | None = Field(default=None, ge=1)
     """Most tokens in one forward pass; one longer candidate runs alone. Higher raises throughput
     on a GPU, and peak memory. Default: 2048 on CPU, 32768 on CUDA."""
+    max_input_tokens: int | None = Field(default=None, ge=1)
+    """Longest prompt plus candidate, in tokens; longer ones are refused with 413, never cut.
+    Default: what the positions of the model reach, which is also the most."""
     max_queued_tokens: int = Field(default=1_000_000, ge=1)
     """Tokens that may wait for one model before requests are refused with 429. Higher trades
     latency under load for fewer refusals."""

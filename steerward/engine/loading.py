@@ -25,6 +25,8 @@ def load_engine(source: str, *, name: str, config: EngineConfig, metrics: Metric
     """
     began_at = time.perf_counter()
     model = load_reward_model(source, device=config.device, dtype=config.dtype)
+    if config.max_input_tokens is not None:
+        model.limit_input(config.max_input_tokens)
     engine = Engine(model, name=name, config=config, metrics=metrics)
     card = engine.card()
     logger.info(

@@ -88,6 +88,19 @@ class RewardModel(nn.Module):
         """Whether gates and coefficients are those of a prompt, shared by its candidates."""
         return self.gate is None or self.gate.reads == "prompt"
 
+    def limit_input(self, max_input_tokens: int) -> None:
+        """Refuse inputs above a limit of the user's.
+
+        Raises:
+            CheckpointRefused: If it is more than the positions of the model reach.
+        """
+        if max_input_tokens > self.max_input_tokens:
+            raise CheckpointRefused(
+                f"max_input_tokens {max_input_tokens:,} is more than this model reaches, "
+                f"{self.max_input_tokens:,}"
+            )
+        self.max_input_tokens = max_input_tokens
+
     def encode(self, context: Sequence[Turn], answers: Sequence[str]) -> list[EncodedConversation]:
         """Return each answer encoded behind the context.
 

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from steerward.config import EngineConfig
 from steerward.engine.engine import Engine
+from steerward.engine.loading import load_engine
 from steerward.metrics import Metrics
 from steerward.protocol.errors import (
+    CheckpointRefused,
     DeadlineExceeded,
     EngineFailure,
     InputTooLong,
@@ -23,7 +26,7 @@ from steerward.protocol.errors import (
 )
 from steerward.protocol.scoring import ScoreResponse
 from tests.engine.conftest import StartEngine, request
-from tests.golden_cases import GOLDEN_NAMES, GOLDEN_TOLERANCE, golden_cases
+from tests.golden_cases import GOLDEN, GOLDEN_NAMES, GOLDEN_TOLERANCE, golden_cases
 
 pytestmark = pytest.mark.anyio
 
@@ -176,6 +179,22 @@ async def test_limits_on_items_and_candidates_are_enforced(start_engine: StartEn
         await engine.score(request(items=[item] * 2))
 
 
+async def test_own_limit_on_tokens_is_enforced(clean_environment: None) -> None:
+    config = EngineConfig(device="cpu", max_input_tokens=40)
+    engine = load_engine(str(GOLDEN / "armorm"), name="a", config=config, metrics=Metrics())
+    engine.start()
+    await engine.wait_until_ready()
+    try:
+        await engine.score(request())
+        with pytest.raises(InputTooLong, match="limit 40"):
+            await engine.score(request(items=[{"prompt": "a", "candidates": ["b " * 40]}]))
+    finally:
+        engine.close()
+    too_much = EngineConfig(device="cpu", max_input_tokens=4096)
+    with pytest.raises(CheckpointRefused, match="more than this model reaches, 2,048"):
+        load_engine(str(GOLDEN / "armorm"), name="a", config=too_much, metrics=Metrics())
+
+
 async def test_full_queue_refuses_with_retry_after(start_engine: StartEngine) -> None:
     engine = await start_engine(max_queued_tokens=50, max_batch_tokens=64)
     items = [{"prompt": f"prompt {i}", "candidates": ["word " * 200]} for i in range(20)]
@@ -276,7 +295,6 @@ async def test_batch_that_fails_alone_does_not_end_the_worker(start_engine: Star
 async def test_device_that_fails_at_the_first_probe_never_becomes_ready(
     armorm_folder: Any,
 ) -> None:
-    from steerward.config import EngineConfig
     from steerward.models.checkpoint import load_reward_model
 
     model = load_reward_model(armorm_folder, device="cpu")
