@@ -266,6 +266,7 @@ class Engine:
             for part in split_group(group, max_tokens=self.max_batch_tokens):
                 chunks.append(Chunk(item, first, part, part.num_tokens))
                 first += len(part.suffixes)
+        item.has_one_prompt = len(groups) == 1
         item.num_chunks = len(chunks)
         self._worker.submit(chunks)
         return item

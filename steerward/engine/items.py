@@ -42,6 +42,8 @@ class ScoringItem:
     future: asyncio.Future[ItemOutput]
     enqueued_at: float
     is_cancelled: bool = False
+    has_one_prompt: bool = True
+    """False where the template renders the prompt differently for some candidates."""
     num_chunks: int = 0
     parts: dict[int, ItemOutput] = field(default_factory=dict[int, ItemOutput])
     """Results of its chunks, by first candidate."""

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from steerward.engine.items import Chunk, ItemOutput, ScoringItem
 from steerward.engine.prefix import Placement
@@ -66,12 +67,21 @@ def _part(item: ScoringItem, placement: Placement, result: BatchResult) -> ItemO
     if item.started_at is None:
         item.started_at = result.started_at
     output, rows = result.output, placement.rows
-    which = placement.prompt if result.gates_are_per_prompt else rows
+
+    def of_item(per_prompt_or_candidate: Tensor | None) -> Tensor | None:
+        """Return gates or coefficients: one row if the whole item shares it, else one each."""
+        if per_prompt_or_candidate is None:
+            return None
+        if not result.gates_are_per_prompt:
+            return per_prompt_or_candidate[rows]
+        row_K = per_prompt_or_candidate[placement.prompt]
+        return row_K if item.has_one_prompt else row_K.expand(placement.count, -1)
+
     return ItemOutput(
         rewards_GK=output.rewards_NK[rows],
         scores_G=None if output.scores_N is None else output.scores_N[rows],
-        gates=None if output.gates is None else output.gates[which],
-        coefficients=None if output.coefficients is None else output.coefficients[which],
+        gates=of_item(output.gates),
+        coefficients=of_item(output.coefficients),
         tokens_saved=placement.tokens_saved,
         queue_s=item.started_at - item.enqueued_at,
         inference_s=result.finished_at - item.started_at,
@@ -84,7 +94,7 @@ def _joined(item: ScoringItem) -> ItemOutput:
     first = parts[0]
     if len(parts) == 1:
         return first
-    per_candidate = first.gates is not None and first.gates.dim() > 1
+    per_candidate = first.coefficients is not None and first.coefficients.dim() > 1
     scores = [part.scores_G for part in parts if part.scores_G is not None]
     gates = [part.gates for part in parts if part.gates is not None]
     coefficients = [part.coefficients for part in parts if part.coefficients is not None]

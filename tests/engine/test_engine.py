@@ -350,6 +350,30 @@ async def test_template_refusal_names_the_item(start_engine: StartEngine) -> Non
     assert caught.value.param == "items[0].messages"
 
 
+async def test_candidates_with_prompts_of_their_own_have_gates_of_their_own(
+    start_engine: StartEngine,
+) -> None:
+    """A template may render the prompt by what the answer is; nothing may then be shared."""
+    from steerward.models.chat import ChatEncoder
+
+    engine = await start_engine()
+    template = (
+        "{{ bos_token }}{% if 'yes' in messages[-1]['content'] %}Be sure. {% endif %}"
+        "{% for m in messages %}{{ m['content'] }}<|eot_id|>{% endfor %}"
+    )
+    engine.model.chat = ChatEncoder(engine.model.chat.tokenizer, template=template)
+    items = [{"prompt": "Is it?", "candidates": ["no", "yes", "no, never", "yes, always"]}]
+    together = (await engine.score(request(items=items, explain=True))).answer["items"][0]
+    assert "gates" not in together
+    for candidate, text in zip(together["candidates"], items[0]["candidates"], strict=True):
+        single = request(items=[{"prompt": "Is it?", "candidates": [text]}], explain=True)
+        alone = (await engine.score(single)).answer["items"][0]
+        assert candidate["score"] == pytest.approx(alone["candidates"][0]["score"], abs=1e-5)
+        assert candidate["gates"] == pytest.approx(alone["gates"], abs=1e-6)
+        total = sum(candidate["contributions"].values())
+        assert total == pytest.approx(candidate["score"], abs=1e-5)
+
+
 async def test_metrics_tell_batches_rewards_and_gates(start_engine: StartEngine) -> None:
     metrics = Metrics()
     engine = await start_engine(metrics=metrics)
