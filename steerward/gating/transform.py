@@ -5,6 +5,9 @@ ArmoRM (arXiv:2406.12845, section 3.2): ``r'_k = r_k - lambda_k * r_v`` with the
 to a threshold over a reference set. As a matrix, ``r' = r @ M``: the identity with the row of
 verbosity reduced by ``lambda``; with ``lambda_v = 1`` the column of verbosity is zero.
 
+Rewards of different objectives may differ in spread, which a gate on the simplex cannot make up
+for; the columns of M may therefore be scaled so that transformed rewards have spread 1.
+
 Axis legend: N candidates, K objectives.
 """
 
@@ -44,6 +47,7 @@ def fit_transform(
     verbosity: str,
     threshold: float = 0.03,
     grid: Sequence[float] = PENALTY_GRID,
+    standardise: bool = False,
 ) -> TransformFit:
     """Fit the penalties on the rewards of a reference set.
 
@@ -56,6 +60,8 @@ def fit_transform(
         verbosity: Name of the objective to be freed from.
         threshold: Rank correlation at or below which a reward counts as free of verbosity.
         grid: Penalties to try, ascending.
+        standardise: Divide each column by the standard deviation that its transformed reward
+            has over the reference set.
 
     Raises:
         ValueError: If an objective stays above the threshold on the whole grid; the message has
@@ -77,6 +83,8 @@ def fit_transform(
                 reward_N, verbosity_N, name=name, threshold=threshold, grid=grid
             )
         transform_KK[v, k] -= penalties[name]
+    if standardise:
+        transform_KK /= (rewards_NK.double() @ transform_KK).std(dim=-2, correction=0).clamp(1e-6)
     return TransformFit(transform_KK.float(), penalties, before, after)
 
 

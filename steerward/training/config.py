@@ -161,6 +161,8 @@ class GatingConfig(Settings):
     """Objective to free the others from."""
     correlation_threshold: float = Field(default=0.03, ge=0, lt=1)
     """Rank correlation with verbosity at which a reward counts as free of it."""
+    standardise: bool = True
+    """Scale transformed rewards to spread 1 over the reference set, as part of the transform."""
     num_hidden_layers: int = Field(default=1, ge=0)
     """Hidden layers of the gate."""
     hidden_size: int = Field(default=64, ge=1)

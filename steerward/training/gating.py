@@ -110,12 +110,14 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
             names=fitted.names,
             verbosity=config.verbosity,
             threshold=config.correlation_threshold,
+            standardise=config.standardise,
         )
     except ValueError as error:
         raise DatasetRefused(str(error)) from error
     fit = train_gate(data, transform.transform_KK, config)
-    # What freeing the score of verbosity costs: the same training without the transform.
-    plain = train_gate(data, torch.eye(len(fitted.names)), config)
+    # What freeing the score of verbosity costs: the same training without the penalties.
+    scales_K = reference_NK.std(dim=-2, correction=0) if config.standardise else torch.ones(())
+    plain = train_gate(data, torch.eye(len(fitted.names)) / scales_K, config)
     config.out.mkdir(parents=True, exist_ok=True)
     tensors = gate_tensors(fit.gate) | {"transform.matrix": transform.transform_KK}
     write_tensors(config.out / GATE_FILE, tensors)
@@ -130,6 +132,7 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
             "transform": {
                 "verbosity": config.verbosity,
                 "threshold": config.correlation_threshold,
+                "standardised": config.standardise,
                 "reference_responses": len(reference_NK),
                 "penalties": transform.penalties,
                 "correlation_before": transform.correlation_before,

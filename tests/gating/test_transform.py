@@ -53,6 +53,18 @@ def test_planted_penalty_is_found_and_correlation_removed() -> None:
     torch.testing.assert_close(transformed[:, 1], expected)
 
 
+def test_standardised_rewards_have_spread_one_and_stay_free_of_verbosity() -> None:
+    rewards_NK = planted(0.4) * torch.tensor([3.0, 0.2, 1.0])
+    names = ("clean", "laden", "verbosity")
+    fit = fit_transform(rewards_NK, names=names, verbosity="verbosity", standardise=True)
+    transformed = rewards_NK @ fit.transform_KK
+    spread = transformed.std(dim=0, correction=0)
+    torch.testing.assert_close(spread[:2], torch.ones(2))
+    assert not transformed[:, 2].any()
+    for k in (0, 1):
+        assert rank_correlation(transformed[:, k], rewards_NK[:, 2]) <= 0.03
+
+
 def test_objective_that_shrinks_with_length_is_left_alone() -> None:
     fit = fit_transform(planted(-0.5), names=("a", "b", "v"), verbosity="v")
     assert fit.penalties["b"] == 0.0
