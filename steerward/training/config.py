@@ -62,8 +62,6 @@ class BackboneConfig(Settings):
     """Of Bradley-Terry between rated responses of one prompt."""
     language_weight: float = Field(default=0.0, ge=0)
     """Of predicting the next token of every text, with tied embeddings."""
-    averaging: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the running average of the weights that is saved; 0 saves the last weights."""
     weights_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type that the backbone is stored in. Heads are fitted on what is stored."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -118,12 +116,19 @@ class HeadsConfig(Settings):
 
     data: list[Path] = Field(min_length=1)
     """Rating file that was embedded; repeatable."""
+    pairs: list[Path] = []
+    """Pair file that was embedded; pairs of a category that the objectives file names teach its
+    objectives; repeatable."""
     embeddings: Path
     """Folder that `embed` wrote."""
     objectives: Path
-    """Objectives file: JSON, objective -> sources of its labels."""
+    """Objectives file: JSON, objective -> sources of its labels, categories of pairs."""
     out: Path
     """Folder for heads.safetensors and heads.json."""
+    pair_weight: float = Field(default=1.0, ge=0)
+    """Weight of an objective's pairs together, as a multiple of that of its ratings."""
+    pair_margin: float = Field(default=1.0, ge=0)
+    """By how much chosen responses should have more, in standard deviations of the labels."""
     alphas: list[float] = [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4]
     """Ridge penalties to try; repeatable."""
     validation_share: float = Field(default=0.1, gt=0, lt=1)

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from safetensors.torch import load_file
@@ -34,6 +34,7 @@ from steerward.training.data.rows import (
     PreferencePair,
     RatedResponse,
     Row,
+    RowT,
     is_pair_file,
     load_rows,
 )
@@ -100,6 +101,44 @@ def read_embeddings(folder: Path, path: Path) -> Embeddings:
         last_NSH=torch.cat([part["last"] for part in parts]),
         gating_NH=torch.cat([part["gating"] for part in parts]),
         weight_version=manifest["weight_version"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRows(Generic[RowT]):
+    """The training rows of a file that have vectors, with them."""
+
+    rows: list[RowT]
+    numbers: list[int]
+    """Number of each row in the file."""
+    last_NSH: Tensor
+    gating_NH: Tensor
+    weight_version: str
+
+
+def load_embedded(
+    path: Path, schema: type[RowT], folder: Path, *, weight_version: str | None = None
+) -> EmbeddedRows[RowT]:
+    """Return the training rows of a file with their vectors.
+
+    Raises:
+        DatasetRefused: If the vectors are absent, or of another backbone than asked for.
+    """
+    rows = load_rows([path], schema)
+    embeddings = read_embeddings(folder, path)
+    if weight_version not in (None, embeddings.weight_version):
+        raise DatasetRefused(
+            f"{path.name} was embedded with backbone {embeddings.weight_version}, other parts "
+            f"were trained on {weight_version}; embed it again"
+        )
+    kept = [i for i, n in enumerate(embeddings.rows) if rows[n].split == "train"]
+    numbers = [embeddings.rows[i] for i in kept]
+    return EmbeddedRows(
+        [rows[n] for n in numbers],
+        numbers,
+        embeddings.last_NSH[kept],
+        embeddings.gating_NH[kept],
+        embeddings.weight_version,
     )
 
 

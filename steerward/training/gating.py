@@ -31,12 +31,10 @@ from steerward.training.config import GatingConfig
 from steerward.training.data.rows import (
     PreferencePair,
     RatedResponse,
-    Row,
     in_fold,
     is_pair_file,
-    load_rows,
 )
-from steerward.training.embeddings import read_embeddings
+from steerward.training.embeddings import load_embedded
 from steerward.training.files import write_json, write_tensors
 from steerward.training.heads import read_heads
 
@@ -232,7 +230,7 @@ def _load_pairs(
     prompts: list[Tensor] = []
     rewards: list[Tensor] = []
     for path in config.data:
-        file = _load_file(path, PreferencePair, config, version)
+        file = load_embedded(path, PreferencePair, config.embeddings, weight_version=version)
         pairs.extend(file.rows)
         places.extend((str(path.resolve()), number) for number in file.numbers)
         prompts.append(file.gating_NH)
@@ -254,33 +252,9 @@ def _reference_rewards(config: GatingConfig, heads: torch.nn.Module, version: st
     rewards: list[Tensor] = []
     for path in config.reference or config.data:
         schema = PreferencePair if is_pair_file(path) else RatedResponse
-        rewards.append(heads(_load_file(path, schema, config, version).last_NSH.flatten(0, 1)))
+        file = load_embedded(path, schema, config.embeddings, weight_version=version)
+        rewards.append(heads(file.last_NSH.flatten(0, 1)))
     return torch.cat(rewards)
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """The training rows of a file that have vectors."""
-
-    rows: list[Any]
-    numbers: list[int]
-    last_NSH: Tensor
-    gating_NH: Tensor
-
-
-def _load_file(path: Path, schema: type[Row], config: GatingConfig, version: str) -> _File:
-    rows = load_rows([path], schema)
-    embeddings = read_embeddings(config.embeddings, path)
-    if embeddings.weight_version != version:
-        raise DatasetRefused(
-            f"{path.name} was embedded with backbone {embeddings.weight_version}, the heads were "
-            f"fitted on {version}; embed it again"
-        )
-    kept = [i for i, n in enumerate(embeddings.rows) if rows[n].split == "train"]
-    numbers = [embeddings.rows[i] for i in kept]
-    return _File(
-        [rows[n] for n in numbers], numbers, embeddings.last_NSH[kept], embeddings.gating_NH[kept]
-    )
 
 
 def _moments(rewards_NK: Tensor, names: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -1,6 +1,10 @@
 """Stage 1 of ArmoRM (arXiv:2406.12845): one ridge regression an objective, missing labels left out.
 
-Axis legend: N rated responses, K objectives, H hidden.
+Preference pairs may take part: a pair whose category is about an objective adds a row that asks
+for the chosen response to have more of it, by a margin. The head stays one linear map in the
+unit of its ratings.
+
+Axis legend: N rated responses, P pairs, K objectives, H hidden.
 """
 
 from __future__ import annotations
@@ -8,7 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +24,31 @@ from steerward.gating.transform import rank_correlation
 from steerward.models.heads import RewardHeads
 from steerward.protocol.errors import DatasetRefused
 from steerward.training.config import HeadsConfig
-from steerward.training.data.labels import describe, label_matrix, load_objectives
-from steerward.training.data.rows import RatedResponse, in_fold, load_rows
-from steerward.training.embeddings import read_embeddings
+from steerward.training.data.labels import (
+    describe,
+    label_matrix,
+    load_objectives,
+    objectives_of_categories,
+)
+from steerward.training.data.rows import PreferencePair, RatedResponse, Row, in_fold
+from steerward.training.embeddings import load_embedded
 from steerward.training.files import write_json, write_tensors
 
 HEADS_FILE = "heads.safetensors"
 REPORT_FILE = "heads.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PairRows:
+    """Pairs that are about an objective."""
+
+    differences_PH: Tensor
+    """Vector of the chosen response minus that of the rejected one."""
+    held_out_P: Tensor
+    weight: float
+    """Weight of all pairs together, as a multiple of that of all ratings."""
+    margin: float
+    """By how much the chosen response should have more, in standard deviations of the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +76,11 @@ def run_heads(config: HeadsConfig) -> dict[str, Any]:
         SteerwardError: If data or vectors are absent, or an objective has too few labels.
     """
     objectives = load_objectives(config.objectives)
-    rows, last_NH, version = _load(config)
+    rows, last_NH, version = _load_ratings(config)
+    pairs = _load_pairs(config, version)
+    categories = objectives_of_categories(objectives)
     labels_NK = label_matrix(rows, objectives)
-    held_out_N = torch.tensor(
-        [
-            in_fold(row.prompt_key, share=config.validation_share, salt=f"heads-{config.seed}")
-            for row in rows
-        ]
-    )
+    held_out_N = _held_out(rows, config)
     weights_N = _source_weights(rows) if config.balance_sources else torch.ones(len(rows))
     fits: dict[str, HeadFit] = {}
     dropped: dict[str, dict[str, float | int]] = {}
@@ -73,6 +92,7 @@ def run_heads(config: HeadsConfig) -> dict[str, Any]:
             weights_N=weights_N,
             alphas=config.alphas,
             name=name,
+            pairs=_pairs_about(k, pairs, categories, config),
         )
         is_weak = config.min_spearman is not None and fit.report["spearman"] < config.min_spearman
         if is_weak:
@@ -122,12 +142,14 @@ def fit_head(
     weights_N: Tensor,
     alphas: Sequence[float],
     name: str,
+    pairs: PairRows | None = None,
 ) -> HeadFit:
     """Return the ridge regression of one objective.
 
-    Minimises ``sum_n w_n (x_n . b + c - y_n)^2 + alpha |b|^2`` in float64; the intercept c is not
-    penalised. Alpha has the lowest weighted squared error on the held-out rows; then the head is
-    fitted on all rows.
+    Minimises ``sum_n w_n (x_n . b + c - y_n)^2 + sum_p q (d_p . b - m)^2 + alpha |b|^2`` in
+    float64, d_p the vector difference of a pair and m its margin; the intercept c is not
+    penalised. Alpha has the lowest weighted squared error on the held-out ratings; then the head
+    is fitted on all rows.
 
     Args:
         last_NH: Last-token vectors.
@@ -136,6 +158,7 @@ def fit_head(
         weights_N: Row weights.
         alphas: Penalties to try.
         name: For messages.
+        pairs: Pairs that are about the objective.
 
     Raises:
         DatasetRefused: If fewer than two rows have labels on either side of the split.
@@ -151,7 +174,12 @@ def fit_head(
         )
     truth = labels_N[held_out].double()
     held_out_weights = weights_N[held_out].double()
-    candidates = _Ridge(last_NH[train], labels_N[train], weights_N[train])
+    before = (
+        None
+        if pairs is None
+        else replace(pairs, differences_PH=pairs.differences_PH[~pairs.held_out_P])
+    )
+    candidates = _Ridge(last_NH[train], labels_N[train], weights_N[train], before)
     errors: dict[float, float] = {}
     for alpha in alphas:
         predicted = candidates.predict(last_NH[held_out], alpha)
@@ -159,10 +187,11 @@ def fit_head(
     best = min(errors, key=lambda alpha: errors[alpha])
     predicted = candidates.predict(last_NH[held_out], best)
     every = torch.cat([train, held_out])
-    weight_H, bias = _Ridge(last_NH[every], labels_N[every], weights_N[every]).solve(best)
+    weight_H, bias = _Ridge(last_NH[every], labels_N[every], weights_N[every], pairs).solve(best)
     report: dict[str, float | int] = {
         "alpha": best,
         "rows": len(every),
+        "pairs": 0 if pairs is None else len(pairs.differences_PH),
         "held_out_rows": len(held_out),
         "spearman": rank_correlation(predicted, truth),
         "pearson": float(torch.corrcoef(torch.stack([predicted, truth]))[0, 1]),
@@ -175,15 +204,25 @@ def fit_head(
 class _Ridge:
     """Weighted ridge regression, decomposed once for all alphas."""
 
-    def __init__(self, x_NH: Tensor, y_N: Tensor, weights_N: Tensor) -> None:
+    def __init__(
+        self, x_NH: Tensor, y_N: Tensor, weights_N: Tensor, pairs: PairRows | None
+    ) -> None:
         weights_N = weights_N.double() / weights_N.double().mean()
         x_NH, y_N = x_NH.double(), y_N.double()
         self._mean_H = (weights_N[:, None] * x_NH).mean(dim=-2)
         self._mean_y = float((weights_N * y_N).mean())
         centred_NH = x_NH - self._mean_H
         weighted_NH = centred_NH * weights_N[:, None]
-        self._values_H, self._vectors_HH = torch.linalg.eigh(centred_NH.T @ weighted_NH)
-        self._projected_H = self._vectors_HH.T @ (weighted_NH.T @ (y_N - self._mean_y))
+        gram_HH = centred_NH.T @ weighted_NH
+        target_H = weighted_NH.T @ (y_N - self._mean_y)
+        if pairs is not None and len(pairs.differences_PH):
+            differences_PH = pairs.differences_PH.double()
+            each = pairs.weight * len(y_N) / len(differences_PH)
+            margin = pairs.margin * float(y_N.std(correction=0))
+            gram_HH += each * differences_PH.T @ differences_PH
+            target_H += each * margin * differences_PH.sum(dim=-2)
+        self._values_H, self._vectors_HH = torch.linalg.eigh(gram_HH)
+        self._projected_H = self._vectors_HH.T @ target_H
 
     def solve(self, alpha: float) -> tuple[Tensor, float]:
         weight_H = self._vectors_HH @ (self._projected_H / (self._values_H.clamp(min=0) + alpha))
@@ -194,23 +233,61 @@ class _Ridge:
         return x_NH.double() @ weight_H + bias
 
 
-def _load(config: HeadsConfig) -> tuple[list[RatedResponse], Tensor, str]:
+def _load_ratings(config: HeadsConfig) -> tuple[list[RatedResponse], Tensor, str]:
     """Return the training rows that have vectors, their vectors, and the backbone's version."""
-    rows: list[RatedResponse] = []
-    vectors: list[Tensor] = []
-    versions: set[str] = set()
-    for path in config.data:
-        in_file = load_rows([path], RatedResponse)
-        embeddings = read_embeddings(config.embeddings, path)
-        versions.add(embeddings.weight_version)
-        kept = [i for i, n in enumerate(embeddings.rows) if in_file[n].split == "train"]
-        rows.extend(in_file[embeddings.rows[i]] for i in kept)
-        vectors.append(embeddings.last_NSH[kept, 0])
+    files = [load_embedded(path, RatedResponse, config.embeddings) for path in config.data]
+    versions = {file.weight_version for file in files}
     if len(versions) > 1:
         raise DatasetRefused(f"the vectors are of several backbones: {sorted(versions)}")
+    rows = [row for file in files for row in file.rows]
     if not rows:
         raise DatasetRefused("no row of the data has split 'train'")
-    return rows, torch.cat(vectors), versions.pop()
+    return rows, torch.cat([file.last_NSH[:, 0] for file in files]), versions.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    rows: list[PreferencePair]
+    differences_PH: Tensor
+    held_out_P: Tensor
+
+
+def _load_pairs(config: HeadsConfig, version: str) -> _Pairs | None:
+    if not config.pairs:
+        return None
+    files = [
+        load_embedded(path, PreferencePair, config.embeddings, weight_version=version)
+        for path in config.pairs
+    ]
+    rows = [row for file in files for row in file.rows]
+    last_PSH = torch.cat([file.last_NSH for file in files])
+    return _Pairs(rows, last_PSH[:, 0] - last_PSH[:, 1], _held_out(rows, config))
+
+
+def _pairs_about(
+    objective: int,
+    pairs: _Pairs | None,
+    categories: Mapping[str, Sequence[int]],
+    config: HeadsConfig,
+) -> PairRows | None:
+    """Return the pairs whose category is about an objective."""
+    if pairs is None:
+        return None
+    about = [objective in categories.get(pair.category or "", ()) for pair in pairs.rows]
+    mask_P = torch.tensor(about, dtype=torch.bool)
+    return PairRows(
+        pairs.differences_PH[mask_P],
+        pairs.held_out_P[mask_P],
+        weight=config.pair_weight,
+        margin=config.pair_margin,
+    )
+
+
+def _held_out(rows: Sequence[Row], config: HeadsConfig) -> Tensor:
+    salt = f"heads-{config.seed}"
+    return torch.tensor(
+        [in_fold(row.prompt_key, share=config.validation_share, salt=salt) for row in rows]
+    )
 
 
 def _source_weights(rows: Sequence[RatedResponse]) -> Tensor:

@@ -106,7 +106,11 @@ def objectives_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "objectives.json"
     rated = {"low": 1, "high": 5, "attribute": "quality"}
     objectives = {
-        "helpfulness": [{"source": "first", **rated}, {"source": "second", **rated}],
+        "helpfulness": [
+            {"source": "first", **rated},
+            {"source": "second", **rated},
+            {"category": "quality"},
+        ],
         "tone": [{"source": "first", "attribute": "tone", "low": 0, "high": 1}],
         "verbosity": [{"derived": "log_characters", "low": 2, "high": 6}],
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 
 from steerward.protocol.errors import DatasetRefused
-from steerward.training.heads import fit_head
+from steerward.training.heads import PairRows, fit_head
 
 ALPHAS = (1e-4, 1e-2, 1.0, 100.0)
 
@@ -66,6 +68,32 @@ def test_alpha_is_the_one_that_predicts_held_out_rows_best() -> None:
     }
     assert chosen.report["alpha"] == min(errors, key=lambda alpha: errors[alpha])
     assert chosen.report["alpha"] == 100.0
+
+
+def test_pairs_teach_what_ratings_leave_open() -> None:
+    """Ratings vary in one direction only; pairs about the same objective show another."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.zeros(200, 4)
+    vectors[:, 0] = torch.randn(200, generator=generator)
+    labels = vectors[:, 0] * 0.5
+    differences = torch.zeros(100, 4)
+    differences[:, 1] = 1.0 + torch.rand(100, generator=generator)
+    held_out = torch.arange(200) % 5 == 0
+    arguments: dict[str, Any] = {
+        "held_out_N": held_out, "weights_N": torch.ones(200), "alphas": (1e-3,), "name": "x",
+    }  # fmt: skip
+    without = fit_head(vectors, labels, **arguments)
+    rows = PairRows(differences, torch.arange(100) % 5 == 0, weight=1.0, margin=1.0)
+    taught = fit_head(vectors, labels, **arguments, pairs=rows)
+    assert without.weight_H[1].item() == pytest.approx(0.0, abs=1e-6)
+    assert taught.weight_H[0].item() == pytest.approx(0.5, abs=1e-3)
+    # The margin is one standard deviation of the labels over a mean difference of about 1.5.
+    assert taught.weight_H[1].item() == pytest.approx(float(labels.std()) / 1.5, rel=0.1)
+    assert taught.report["pairs"] == 100
+    none = PairRows(differences[:0], torch.zeros(0, dtype=torch.bool), weight=1.0, margin=1.0)
+    assert torch.equal(
+        fit_head(vectors, labels, **arguments, pairs=none).weight_H, without.weight_H
+    )
 
 
 def test_objective_without_labels_is_refused_by_name() -> None:

@@ -39,7 +39,7 @@ def run(
     data = ("--data", rating_file, "--data", pair_file)
     command("embed", "--backbone", tiny_backbone, *data, "--out", paths["vectors"],
             "--shard-rows", 100, "--device", "cpu")  # fmt: skip
-    command("heads", "--data", rating_file, "--embeddings", paths["vectors"],
+    command("heads", "--data", rating_file, "--pairs", pair_file, "--embeddings", paths["vectors"],
             "--objectives", objectives_file, "--out", paths["heads"])  # fmt: skip
     command("gating", "--data", pair_file, "--reference", rating_file,
             "--embeddings", paths["vectors"], "--heads", paths["heads"], "--out", paths["gate"],
@@ -90,7 +90,9 @@ def test_checkpoint_knows_its_objectives_and_reference(run: dict[str, Path]) -> 
     assert model.objectives.names == ("helpfulness", "tone", "verbosity")
     assert model.objectives.has_reference
     helpfulness = model.objectives.objectives[0]
-    assert helpfulness.description == "0..1, from first/quality (1..5), second/quality (1..5)"
+    assert helpfulness.description == (
+        "0..1, from first/quality (1..5), second/quality (1..5), pairs of category quality"
+    )
     # Verbosity itself counts for nothing after the transform.
     assert not model.transform[:, 2].any()
 
