@@ -21,7 +21,7 @@ install-server: $(VENV)/.installed-server
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==$(TORCH_VERSION) $(TORCH_INDEX_$(TORCH)) -c constraints.txt
+	$(BIN)/pip install --quiet --no-deps --retries 1 torch==$(TORCH_VERSION) $(TORCH_INDEX_$(TORCH))
 	$(BIN)/pip install --quiet $(EDITABLE) '.[$*]' -c constraints.txt
 	touch $@
 
