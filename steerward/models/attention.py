@@ -68,17 +68,24 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
     # On a CPU the fused operator's backward takes longer than the plain products.
     trains_on_cpu = torch.is_grad_enabled() and query.requires_grad and query.device.type == "cpu"
     is_explicit = softcap is not None or trains_on_cpu
+    # Segments lie end to end: one split, whose gradient is one concatenation.
+    lengths = [segment.end - segment.start for segment in packed_batch.segments]
+    parts = [tensor.split(lengths, dim=2) for tensor in (query, key, value)]
+    seen: dict[int, tuple[Tensor, Tensor]] = {}
     mixed: list[Tensor] = []
-    for segment in packed_batch.segments:
-        own = slice(segment.start, segment.end)
-        keys, values = _visible(key, segment), _visible(value, segment)
+    for segment, queries, keys, values in zip(packed_batch.segments, *parts, strict=True):
+        seen[segment.start] = (keys, values)
+        if segment.prefix_start != segment.prefix_end:
+            prefix_keys, prefix_values = seen[segment.prefix_start]
+            keys = torch.cat((prefix_keys, keys), dim=2)
+            values = torch.cat((prefix_values, values), dim=2)
         mask = _mask(segment, keys, sliding_window)
         if is_explicit:
-            mixed.append(_explicit(query[:, :, own], keys, values, mask, scale, softcap))
+            mixed.append(_explicit(queries, keys, values, mask, scale, softcap))
             continue
         mixed.append(
             scaled_dot_product_attention(
-                query[:, :, own],
+                queries,
                 keys,
                 values,
                 attn_mask=mask,
@@ -88,15 +95,6 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
             )
         )
     return torch.cat(mixed, dim=2).transpose(1, 2), None
-
-
-def _visible(tensor: Tensor, segment: Segment) -> Tensor:
-    """Return the rows a segment sees: its prefix, then itself."""
-    own = tensor[:, :, segment.start : segment.end]
-    if segment.prefix_start == segment.prefix_end:
-        return own
-    prefix = tensor[:, :, segment.prefix_start : segment.prefix_end]
-    return torch.cat((prefix, own), dim=2)
 
 
 def _mask(segment: Segment, keys: Tensor, sliding_window: int | None) -> Tensor | None:

@@ -35,7 +35,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Tokens ``start:end`` that attend causally to each other and fully to the prefix."""
+    """Tokens ``start:end`` that attend causally to each other and fully to the prefix.
+
+    Segments follow each other without a gap; a prefix is an earlier segment.
+    """
 
     start: int
     end: int

@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from steerward.gating.network import GatingNetwork
 from steerward.models.backbone import Backbone
@@ -134,28 +134,27 @@ def run_backbone(config: BackboneConfig) -> Path:
     """
     if config.out.exists():
         raise CheckpointRefused(f"{config.out} exists already; choose another --out")
-    if config.processes > 1 and not torch.distributed.is_torchelastic_launched():
-        _launch(config)
-    else:
-        _train(config)
+    _launch(config)
     return config.out
 
 
 def _launch(config: BackboneConfig) -> None:
-    """Train in several processes, by torch's own launcher."""
+    """Train in processes of their own; several share a step by torch's launcher."""
     settings = config.out.with_name(config.out.name + ".settings.json")
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(config.model_dump_json())
-    command = [
-        sys.executable,
-        *("-m", "torch.distributed.run", "--standalone"),
-        f"--nproc-per-node={config.processes}",
-        *("-m", "steerward.training.backbone", str(settings)),
-    ]
+    module = ("-m", "steerward.training.backbone", str(settings))
     # Large blocks that are freed every step go back to the system and are faulted in again.
-    allocator = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
-    threads = {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env={**os.environ, **allocator, **threads}, check=False)
+    environment = {
+        "MALLOC_TRIM_THRESHOLD_": "4000000000",
+        "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    }
+    command = [sys.executable, *module]
+    if config.processes > 1:
+        launcher = ("-m", "torch.distributed.run", "--standalone")
+        command = [sys.executable, *launcher, f"--nproc-per-node={config.processes}", *module]
+        environment["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(command, env={**os.environ, **environment}, check=False)
     settings.unlink(missing_ok=True)
     if done.returncode != 0 or not config.out.exists():
         raise CheckpointRefused(
@@ -180,12 +179,8 @@ def _train(config: BackboneConfig) -> None:
     embedding.requires_grad_(not config.freeze_embeddings)
     runs = config.out.with_name(config.out.name + ".checkpoints")
     trainer = _MixtureTrainer(model, mixture, config, runs)
-    average = _Average(model, config.averaging)
-    if config.averaging > 0:
-        trainer.add_callback(average)
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(runs))
     if trainer.is_world_process_zero():
-        average.apply()
         _save(backbone, chat, config)
         shutil.rmtree(runs, ignore_errors=True)
 
@@ -233,7 +228,8 @@ def _uses_bfloat16(config: BackboneConfig, device: torch.device) -> bool:
         return config.compute_dtype == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # Processors without matrix tiles multiply bfloat16 more slowly than float32.
+    return torch.cpu._is_amx_tile_supported()
 
 
 class _MixtureTrainer(Trainer):
@@ -309,36 +305,6 @@ class _MixtureTrainer(Trainer):
         parts = {name: sum(v) / len(v) for name, v in self._parts.items() if v and name != "loss"}
         self._parts.clear()
         super().log({**logs, **parts}, *arguments, **options)
-
-
-class _Average(TrainerCallback):
-    """Keeps a running average of the backbone's weights.
-
-    Args:
-        model: That is trained.
-        decay: Of the average, lower in the first steps.
-    """
-
-    def __init__(self, model: MultiTaskModel, decay: float) -> None:
-        self._decay = decay
-        self._parameters = [p for p in model.backbone.parameters() if p.requires_grad]
-        self._averages: list[Tensor] = []
-
-    @torch.no_grad()
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move the average towards the weights."""
-        del args, control
-        if not self._averages:
-            self._averages = [parameter.detach().clone() for parameter in self._parameters]
-        decay = min(self._decay, (1 + state.global_step) / (10 + state.global_step))
-        for average, parameter in zip(self._averages, self._parameters, strict=True):
-            average.lerp_(parameter, 1.0 - decay)
-
-    @torch.no_grad()
-    def apply(self) -> None:
-        """Put the average into the model, if there is one."""
-        for parameter, average in zip(self._parameters, self._averages, strict=False):
-            parameter.copy_(average)
 
 
 if __name__ == "__main__":
