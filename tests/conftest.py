@@ -9,17 +9,14 @@ from pathlib import Path
 
 # Before any test imports a tokenizer: forked workers of other libraries would warn otherwise.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The models here are tiny: a second thread costs more than it computes, in children too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import torch
-
 from steerward.config import ServeConfig
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
 from tests.golden_cases import GOLDEN, GOLDEN_NAMES
-
-# The models here are tiny: a second thread costs more than it computes.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,14 @@ goes on where it stopped.
 
 from __future__ import annotations
 
+import gzip
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import Field
-
 from recipes.pocket.start import write_start
-from steerward.config import Settings
 from steerward.training.backbone import run_backbone
 from steerward.training.config import (
     BackboneConfig,
@@ -22,6 +23,7 @@ from steerward.training.config import (
     HeadsConfig,
     PackageConfig,
 )
+from steerward.training.data.rows import PreferencePair, RatedResponse, Row, load_rows
 from steerward.training.embeddings import run_embed
 from steerward.training.evaluate import run_evaluate, summary
 from steerward.training.gating import run_gating
@@ -31,118 +33,149 @@ from steerward.training.package import run_package
 OBJECTIVES = Path(__file__).with_name("objectives.json")
 
 # Responses whose prompts the source does not publish: there is nothing to answer.
-NO_PROMPTS = frozenset({"wildbench"})
+WITHOUT_PROMPTS = frozenset({"wildbench"})
+
+# Positions that training reaches: the longest conversation of the data has about 2,000 tokens.
+POSITIONS = 2048
 
 
-class PocketConfig(Settings):
-    """Train pocket, the reward model that ships with the package, from preference data.
-
-    Examples:
-      python -m recipes.pocket --data data --work build/pocket
-    """
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One model from the data: all of it, or all but some sources."""
 
     data: Path
     """Folder with ratings/*.jsonl.gz and pairs/*.jsonl.gz."""
-    work: Path = Path("build/pocket")
-    """Folder for everything on the way; a stopped run goes on from it."""
-    leave_out: list[str] = []
-    """Source whose ratings and pairs training does not see; repeatable. The pairs of these
-    sources alone are then measured."""
-    steps: int = Field(default=2200, ge=1)
-    """Optimiser steps of the backbone: about 2 seconds each on 2 cores."""
-    positions: int = Field(default=2048, ge=512)
-    """Longest conversation in tokens."""
-    seed: int = 0
-    """Of everything."""
+    work: Path
+    """Folder for everything on the way."""
+    steps: int
+    """Of the backbone."""
+    seed: int
+    left_out: Collection[str] = ()
+    """Sources whose ratings and pairs training does not see."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The packaged model."""
+        return self.work / "pocket"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the measurement."""
+        return self.work / "report"
+
+    def files(self, kind: str) -> list[Path]:
+        """Return the files of ``ratings`` or ``pairs`` that training sees."""
+        left_out = WITHOUT_PROMPTS.union(self.left_out)
+        return [path for path in self.all_files(kind) if source_of(path) not in left_out]
+
+    def all_files(self, kind: str) -> list[Path]:
+        """Return all files of a kind."""
+        files = sorted((self.data / kind).glob("*.jsonl.gz"))
+        if not files:
+            raise SystemExit(f"there are no {kind}/*.jsonl.gz in {self.data}")
+        return files
 
 
-def run(config: PocketConfig) -> Path:
-    """Run all steps that are not done yet and return the checkpoint's folder."""
-    work = config.work
-    ratings, pairs = (_files(config, kind) for kind in ("ratings", "pairs"))
-    start, base, vectors = work / "start", work / "base", work / "vectors"
+def source_of(path: Path) -> str:
+    """Return the source whose rows a file holds."""
+    return path.name.partition(".")[0]
+
+
+def train(run: Run) -> None:
+    """Take all steps to the checkpoint that are not done yet."""
+    ratings, pairs = run.files("ratings"), run.files("pairs")
+    start, base, vectors = (run.work / name for name in ("start", "base", "vectors"))
     if not (start / "config.json").is_file():
-        write_start(_minilm(), start, positions=config.positions)
+        write_start(_minilm(), start, positions=POSITIONS)
     if not base.exists():
-        run_backbone(_backbone_config(config, start, base, ratings, pairs))
+        run_backbone(
+            BackboneConfig(
+                start=str(start),
+                ratings=ratings,
+                pairs=pairs,
+                objectives=OBJECTIVES,
+                out=base,
+                steps=run.steps,
+                pairs_per_step=6,
+                rated_per_step=12,
+                max_tokens=POSITIONS,
+                compute_dtype="float32",
+                seed=run.seed,
+            )
+        )
     run_embed(
         EmbedConfig(backbone=str(base), data=[*ratings, *pairs], out=vectors, dtype="float32")
     )
-    heads, gate, checkpoint = work / "heads", work / "gate", work / "pocket"
-    if not checkpoint.exists():
-        run_heads(
-            HeadsConfig(
-                data=ratings,
-                pairs=pairs,
-                embeddings=vectors,
-                objectives=OBJECTIVES,
-                out=heads,
-                min_spearman=0.3,
-                seed=config.seed,
-            )
-        )
-        run_gating(
-            GatingConfig(
-                data=pairs,
-                reference=[*ratings, *pairs],
-                embeddings=vectors,
-                heads=heads,
-                out=gate,
-                seed=config.seed,
-            )
-        )
-        run_package(PackageConfig(backbone=str(base), heads=heads, gate=gate, out=checkpoint))
-    return checkpoint
+    if not run.checkpoint.exists():
+        _fit(run, ratings, pairs)
 
 
-def measure(config: PocketConfig, checkpoint: Path) -> None:
-    """Measure the checkpoint on the test split, or on the pairs that training did not see."""
-    if config.leave_out:
-        data = [path for path in _all_files(config, "pairs") if _source(path) in config.leave_out]
+def _fit(run: Run, ratings: list[Path], pairs: list[Path]) -> None:
+    """Fit heads, transform and gate on the vectors, and package them."""
+    base, vectors, heads, gate = (run.work / n for n in ("base", "vectors", "heads", "gate"))
+    run_heads(
+        HeadsConfig(
+            data=ratings,
+            pairs=pairs,
+            embeddings=vectors,
+            objectives=OBJECTIVES,
+            out=heads,
+            min_spearman=0.3,
+            seed=run.seed,
+        )
+    )
+    run_gating(
+        GatingConfig(
+            data=pairs,
+            reference=[*ratings, *pairs],
+            embeddings=vectors,
+            heads=heads,
+            out=gate,
+            seed=run.seed,
+        )
+    )
+    run_package(PackageConfig(backbone=str(base), heads=heads, gate=gate, out=run.checkpoint))
+
+
+def measure(run: Run) -> None:
+    """Measure the checkpoint on the test split; one with sources left out, on their pairs."""
+    pairs = run.files("pairs")
+    is_partial = bool(run.left_out)
+    if is_partial:
+        data = [_write_unseen_pairs(run)]
     else:
-        data = [*_files(config, "ratings"), *_files(config, "pairs")]
+        data = [*run.files("ratings"), *pairs]
     report = run_evaluate(
         EvaluateConfig(
-            reward_model=str(checkpoint),
+            reward_model=str(run.checkpoint),
             data=data,
+            fit_data=pairs,
             objectives=OBJECTIVES,
-            out=config.work / "report",
-            seed=config.seed,
+            out=run.report,
+            split="unseen" if is_partial else "test",
+            seed=run.seed,
         )
     )
     print(summary(report))
 
 
-def _backbone_config(
-    config: PocketConfig, start: Path, base: Path, ratings: list[Path], pairs: list[Path]
-) -> BackboneConfig:
-    return BackboneConfig(
-        start=str(start),
-        ratings=ratings,
-        pairs=pairs,
-        objectives=OBJECTIVES,
-        out=base,
-        steps=config.steps,
-        pairs_per_step=6,
-        rated_per_step=12,
-        seed=config.seed,
-    )
-
-
-def _files(config: PocketConfig, kind: str) -> list[Path]:
-    left_out = NO_PROMPTS.union(config.leave_out)
-    return [path for path in _all_files(config, kind) if _source(path) not in left_out]
-
-
-def _all_files(config: PocketConfig, kind: str) -> list[Path]:
-    files = sorted((config.data / kind).glob("*.jsonl.gz"))
-    if not files:
-        raise SystemExit(f"there are no {kind}/*.jsonl.gz in {config.data}")
-    return files
-
-
-def _source(path: Path) -> str:
-    return path.name.partition(".")[0]
+def _write_unseen_pairs(run: Run) -> Path:
+    """Write the pairs of the sources left out whose prompts training has not seen either."""
+    rows: list[Row] = [
+        *load_rows(run.files("ratings"), RatedResponse, split="train"),
+        *load_rows(run.files("pairs"), PreferencePair, split="train"),
+    ]
+    seen = {row.prompt_key for row in rows}
+    target = run.work / "unseen.jsonl.gz"
+    with gzip.open(target, "wt", encoding="utf-8") as file:
+        for path in run.all_files("pairs"):
+            if source_of(path) not in run.left_out:
+                continue
+            for pair in load_rows([path], PreferencePair):
+                if pair.prompt_key not in seen:
+                    fields = pair.model_dump() | {"split": "unseen"}
+                    file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    return target
 
 
 def _minilm() -> Path:

@@ -236,8 +236,11 @@ class EvaluateConfig(Settings):
     """Objectives file for the labels of rating files."""
     split: str = "test"
     """Split of the rows to measure on."""
+    fit_data: list[Path] = []
+    """Pair file on which baselines with parameters are fitted; repeatable. Default: the pair
+    files of --data."""
     fit_split: str = "train"
-    """Split on which baselines with parameters are fitted (global weighting, surface features)."""
+    """Split of it that they are fitted on (global weighting, surface features)."""
     max_fit_pairs: int = Field(default=4000, ge=0)
     """Most pairs of that split to score for the global weighting; 0 leaves it out."""
     bootstrap: int = Field(default=2000, ge=100)

@@ -66,6 +66,7 @@ def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "weight_version": model.weight_version,
         "split": config.split,
         "parameters": model.num_parameters,
+        "max_input_tokens": model.max_input_tokens,
     }
     pairs = _score(model, load_rows(pair_files, PreferencePair, split=config.split), config)
     ratings = _score(model, load_rows(rating_files, RatedResponse, split=config.split), config)
@@ -74,7 +75,8 @@ def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if ratings.rows and config.objectives is not None:
         report["objectives"] = _objective_report(model, ratings, config.objectives)
     if pairs.rows and model.gate is not None:
-        fit_rows = load_rows(pair_files, PreferencePair, split=config.fit_split)
+        fit_files = config.fit_data or pair_files
+        fit_rows = load_rows(fit_files, PreferencePair, split=config.fit_split)
         report["pairs"] = _pair_report(model, pairs, fit_rows, config)
         report["length"] = _length_report(model, [pairs, ratings])
     config.out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,275 @@
+"""The model card of pocket: every figure in it comes from the reports of the run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipes.pocket.steps import Run, source_of
+from steerward.training.evaluate import read_report
+
+Report = Mapping[str, Any]
+
+SOURCES = Path(__file__).with_name("sources.json")
+
+_GOALS = {"harmlessness": 0.75, "compliance": 0.82, "helpfulness": 0.55, "truthfulness": 0.45}
+_GOAL_ACCURACY, _GOAL_MARGIN, _GOAL_LENGTH = 0.70, 0.03, 0.2
+
+_HEADER = """---
+license: apache-2.0
+language: en
+base_model: sentence-transformers/all-MiniLM-L6-v2
+library_name: steerward
+tags: [reward-model, multi-objective, gating]
+---
+# pocket
+
+A small multi-objective reward model with a gate, in the manner of ArmoRM (arXiv:2406.12845):
+{parameters:.1f} million parameters, {objectives} objectives, conversations of up to {positions:,}
+tokens, English. It ships with Steerward so that scoring works the minute it is installed, and so
+that everything around it can be tried on a laptop. It is a small model trained on public data:
+below is what it can do, and what it cannot.
+
+All figures are on the test split, whose prompts occur nowhere in training (weight version
+`{weight_version}`). Intervals are 95 %, by resampling prompts.
+"""
+
+_LIMITS = """
+## Limits
+
+- Of {accuracy:.0%} right on pairs, chance is 50 % and the longer answer alone gives {longer:.0%}.
+  Use it to try, to test and to teach; for decisions about models load a large checkpoint.
+- It knows little about the world. Truthfulness is learnt mostly from short answers to common
+  misconceptions; a confident falsehood elsewhere often gets a high reward.
+- On sources it never saw it is barely better than length (above). Do not expect the figures of
+  the test split on your own data.
+- Scores compare answers to one prompt. They are not calibrated across prompts.
+- `verbosity` is no human label: it is the logarithm of the response's length in characters.
+- The last of its positions are trained on few texts: most conversations in the data have fewer
+  than 500 tokens. Longer ones than {positions:,} tokens are refused, never cut.
+- The harmlessness labels come from red-team prompts in English. It is no content filter.
+- Several sources were rated by GPT-3.5 and GPT-4, whose tastes it has learnt too.
+"""
+
+
+def write_card(whole: Run, partial: Run) -> None:
+    """Write card, report and plot into the checkpoint of the whole run."""
+    report, unseen = (read_report(run.report / "report.json") for run in (whole, partial))
+    heads = json.loads((whole.work / "heads" / "heads.json").read_text())
+    gate = json.loads((whole.work / "gate" / "gate.json").read_text())
+    parts = [
+        _header(report, heads),
+        _goals(report),
+        _objectives(report, heads, gate),
+        _pairs(report),
+        _unseen(unseen, partial),
+        _length(report, gate),
+        _limits(report),
+        _training(whole),
+        _data(whole),
+    ]
+    folder = whole.checkpoint
+    (folder / "README.md").write_text("".join(parts), encoding="utf-8")
+    for name in ("report.json", "report.png"):
+        shutil.copyfile(whole.report / name, folder / name)
+    shutil.copyfile(partial.report / "report.json", folder / "report-unseen.json")
+
+
+def _header(report: Report, heads: Report) -> str:
+    return _HEADER.format(
+        parameters=report["parameters"] / 1e6,
+        objectives=len(heads["objectives"]),
+        positions=report["max_input_tokens"],
+        weight_version=report["weight_version"],
+    )
+
+
+def _goals(report: Report) -> str:
+    """Return what was aimed at, and what came out."""
+    pairs, length = report["pairs"], report["length"]
+    margin = pairs["one global weighting"]["gated_minus_this"]
+    rows = [
+        _goal("pair accuracy, gated score", pairs["gated score"]["value"], _GOAL_ACCURACY),
+        _goal("... above one global weighting", margin["value"], _GOAL_MARGIN),
+        *(
+            _goal(f"Spearman, {name}", report["objectives"][name]["spearman"], goal)
+            for name, goal in _GOALS.items()
+        ),
+    ]
+    correlation = length["spearman_with_transform"]
+    verdict = "met" if abs(correlation) <= _GOAL_LENGTH else "missed"
+    rows.append(
+        [
+            "Spearman of score and length",
+            f"{correlation:+.3f}",
+            f"within +-{_GOAL_LENGTH}",
+            verdict,
+        ]
+    )
+    return "\n## Goals\n\n" + _table(["quantity", "value", "goal", ""], rows)
+
+
+def _goal(name: str, value: float, goal: float) -> list[str]:
+    return [name, f"{value:.3f}", f"at least {goal}", "met" if value >= goal else "missed"]
+
+
+def _objectives(report: Report, heads: Report, gate: Report) -> str:
+    reference, penalties = gate["reference"], gate["transform"]["penalties"]
+    rows: list[list[str]] = []
+    for name in heads["objectives"]:
+        entry = report["objectives"][name]
+        rows.append(
+            [
+                f"`{name}`",
+                f"{entry['spearman']:.2f}",
+                f"{entry['pearson']:.2f}",
+                f"{entry['mse']:.3f} / {entry['label_variance']:.3f}",
+                str(entry["rows"]),
+                f"{reference[name]['mean']:.2f} +- {reference[name]['std']:.2f}",
+                f"{penalties[name]:g}",
+                heads["descriptions"][name],
+            ]
+        )
+    columns = [
+        "objective", "Spearman", "Pearson", "MSE / label variance", "test rows",
+        "reference mean +- std", "verbosity penalty", "labels (range that maps to 0..1)",
+    ]  # fmt: skip
+    text = "\n## Objectives\n\nRewards are on 0..1, unbounded.\n\n" + _table(columns, rows)
+    if heads["dropped"]:
+        dropped = ", ".join(
+            f"{name} ({entry['spearman']:.2f})" for name, entry in heads["dropped"].items()
+        )
+        limit = heads["config"]["min_spearman"]
+        text += f"\nDropped, with a held-out Spearman below {limit}: {dropped}.\n"
+    return text
+
+
+def _pairs(report: Report) -> str:
+    pairs = report["pairs"]
+    pooled = [
+        [
+            name,
+            _interval(entry),
+            "" if name == "gated score" else _difference(entry["gated_minus_this"]),
+        ]
+        for name, entry in pairs.items()
+    ]
+    columns = ["", "pair accuracy", "gated score is better by"]
+    text = f"\n## Pairs\n\n{pairs['gated score']['pairs']} pairs, pooled. The best single"
+    text += " objective is chosen on the test pairs themselves, which favours it.\n\n"
+    text += _table(columns, pooled) + "\n"
+    return text + _by_source(pairs)
+
+
+def _by_source(pairs: Report) -> str:
+    others = [name for name in pairs if name != "gated score"]
+    rows = [
+        [
+            source,
+            str(entry["pairs"]),
+            _interval(entry),
+            *(f"{pairs[name]['sources'][source]['value']:.2f}" for name in others),
+        ]
+        for source, entry in pairs["gated score"]["sources"].items()
+    ]
+    return _table(["source", "pairs", "gated score", *others], rows)
+
+
+def _unseen(report: Report, run: Run) -> str:
+    names = ", ".join(sorted(run.left_out))
+    text = f"\n## Sources never seen\n\nA second model, trained for {run.steps} steps without"
+    text += f" {names}, measured on all pairs of these whose prompts it had not seen either"
+    text += f" ({report['pairs']['gated score']['pairs']}).\n\n"
+    return text + _by_source(report["pairs"]) + "\nPooled: " + "; ".join(
+        f"{name} {_interval(entry)}" for name, entry in report["pairs"].items()
+    ) + ".\n"  # fmt: skip
+
+
+def _length(report: Report, gate: Report) -> str:
+    length = report["length"]
+    text = "\n## Length\n\n"
+    text += _table(
+        ["", "with the transform", "without"],
+        [
+            [
+                "Spearman of score and log characters",
+                f"{length['spearman_with_transform']:+.3f}",
+                f"{length['spearman_without_transform']:+.3f}",
+            ],
+            [
+                "the same for the differences within pairs",
+                f"{length['pair_margin_spearman_with_transform']:+.3f}",
+                f"{length['pair_margin_spearman_without_transform']:+.3f}",
+            ],
+            [
+                "pair accuracy with these gates",
+                f"{length['accuracy_with_transform']:.3f}",
+                f"{length['accuracy_without_transform']:.3f}",
+            ],
+            [
+                "held-out pair accuracy, gate trained for it",
+                f"{gate['held_out_accuracy']:.3f}",
+                f"{gate['held_out_accuracy_without_transform']:.3f}",
+            ],
+        ],
+    )
+    return text + "\nThe last line is the price of freeing the score from length.\n"
+
+
+def _limits(report: Report) -> str:
+    return _LIMITS.format(
+        accuracy=report["pairs"]["gated score"]["value"],
+        longer=report["pairs"]["longer wins"]["value"],
+        positions=report["max_input_tokens"],
+    )
+
+
+def _training(run: Run) -> str:
+    return f"""
+## Training
+
+`python -m recipes.pocket --data DATA` (seed {run.seed}): the weights of all-MiniLM-L6-v2 run as a
+causal decoder, {run.steps} steps on ratings and pairs at once with frozen embeddings; then, on
+frozen vectors, a ridge head an objective, the reward transform and the gate. Every setting is in
+`recipes/pocket/steps.py`, the labels of each objective in `recipes/pocket/objectives.json`.
+"""
+
+
+def _data(run: Run) -> str:
+    sources: dict[str, dict[str, str]] = json.loads(SOURCES.read_text())
+    used = {source_of(path) for kind in ("ratings", "pairs") for path in run.files(kind)}
+    rows = [
+        [
+            name,
+            f"{entry['repository']} @ {entry['commit']}",
+            entry["licence"],
+            entry["annotators"],
+        ]
+        for name, entry in sources.items()
+        if name in used
+    ]
+    missing = used - sources.keys()
+    if missing:
+        raise SystemExit(f"{SOURCES.name} does not say where {sorted(missing)} come from")
+    text = "\n## Data and licences\n\nThe weights are Apache-2.0, as is the model they start from"
+    text += " (sentence-transformers/all-MiniLM-L6-v2). The data are not part of the package;"
+    text += " their repositories on GitHub:\n\n"
+    text += _table(["source", "repository @ commit", "licence", "rated by"], rows)
+    text += "\nSome answers in the data were written by GPT-3.5, GPT-4, Claude and LLaMA models;"
+    return text + " their providers' terms may limit training competing models on them.\n"
+
+
+def _interval(entry: Report) -> str:
+    return f"{entry['value']:.3f} ({entry['low']:.2f}..{entry['high']:.2f})"
+
+
+def _difference(entry: Report) -> str:
+    return f"{entry['value']:+.3f} ({entry['low']:+.2f}..{entry['high']:+.2f})"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
