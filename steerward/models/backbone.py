@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -21,6 +22,17 @@ from steerward.protocol.errors import CheckpointRefused
 # How far packed and plain forward passes may lie apart at the self-check, relative to the
 # largest hidden value: rounding of a deep network, far below any error of layout.
 _PARITY = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2}
+
+# What transformers raises for files that it cannot make sense of.
+LOADING_ERRORS = (
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
 
 # Share of a candidate's state that another candidate may move: rounding of experts that are
 # batched together, nothing more. Exactly 0 for dense decoders.
@@ -59,8 +71,8 @@ class Backbone(nn.Module):
             CheckpointRefused: With the first missing, unexpected or mis-shaped key.
         """
         with _quiet_loading():
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             try:
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
                 model, report = AutoModel.from_pretrained(
                     folder,
                     config=config,
@@ -68,14 +80,22 @@ class Backbone(nn.Module):
                     trust_remote_code=False,
                     use_safetensors=True,
                     output_loading_info=True,
+                    # Without it, the error names no key.
+                    ignore_mismatched_sizes=True,
                 )
-            except (ValueError, RuntimeError, OSError) as error:
+            except LOADING_ERRORS as error:
                 raise CheckpointRefused(
-                    f"the backbone in {folder} did not load: {error}"
+                    f"the backbone in {folder} did not load ({type(error).__name__}): {error}; "
+                    "look at the model_type and sizes of its config.json"
                 ) from error
         # Encoders with a pooling layer on top: scores read hidden states, never the pooler.
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
         unexpected = sorted(set(report["unexpected_keys"]) - head_keys)
+        for key, found, wanted in sorted(report["mismatched_keys"]):
+            raise CheckpointRefused(
+                f"backbone key {key!r} in {folder} has shape {list(found)}, config.json asks for "
+                f"{list(wanted)}; these files do not belong together"
+            )
         if missing:
             raise CheckpointRefused(f"backbone key {missing[0]!r} is missing in {folder}")
         if unexpected:

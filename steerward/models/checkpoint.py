@@ -11,11 +11,11 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from steerward.models.backbone import Backbone
+from steerward.models.backbone import LOADING_ERRORS, Backbone
 from steerward.models.chat import ChatEncoder
 from steerward.models.heads import HeadParts
 from steerward.models.layout import read_heads
-from steerward.models.native import FORMAT_VERSION, NATIVE_SECTION
+from steerward.models.native import native_section
 from steerward.models.presets import Preset, find_preset
 from steerward.models.reward_model import RewardModel
 from steerward.models.source import resolve_source, weight_version
@@ -26,6 +26,7 @@ from steerward.protocol.objectives import ObjectiveSet
 # Output layers of language models and classifiers, which a backbone does not need.
 OUTPUT_KEYS = {"score.weight", "lm_head.weight"}
 
+_DEVICES = "use auto, cpu, cuda or cuda:0"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -37,8 +38,10 @@ def load_reward_model(
     Args:
         source: ``pocket``, a checkpoint folder, or a hub id (``owner/name[@revision]``).
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
-        dtype: Of the backbone: ``auto`` (float32 on CPU, bfloat16 on CUDA), ``float32``,
-            ``bfloat16`` or ``float16``. Heads and gate are always float32.
+        dtype: Of the backbone: ``auto``, ``float32``, ``bfloat16`` or ``float16``. ``auto`` is
+            float32 on CPU; on CUDA it is float16 where config.json says that the backbone is
+            stored so, which bfloat16 would round, and bfloat16 otherwise. Heads and gate are
+            always float32.
 
     Raises:
         NotFound: If there is no such checkpoint.
@@ -54,7 +57,8 @@ def load_reward_model(
         backbone_folder,
         tokenizer_folder=folder if _has_tokenizer(folder) else backbone_folder,
         template=preset.template if preset else None,
-        head_keys=files.taken,
+        # A backbone elsewhere may be a model of its own, with an output layer nobody reads here.
+        head_keys=files.taken if backbone_folder == folder else OUTPUT_KEYS,
         device=where,
         dtype=dtype,
     )
@@ -103,7 +107,10 @@ def _load_text_model(
 ) -> tuple[Backbone, ChatEncoder]:
     tokenizer = _load_tokenizer(tokenizer_folder)
     backbone = Backbone.load(
-        folder, dtype=_resolve_dtype(dtype, device), device=device, head_keys=head_keys
+        folder,
+        dtype=resolve_dtype(dtype, device, _read_config(folder)),
+        device=device,
+        head_keys=head_keys,
     )
     _check_vocabulary(tokenizer, backbone)
     return backbone, ChatEncoder(tokenizer, template=template)
@@ -113,22 +120,39 @@ def resolve_device(device: str) -> torch.device:
     """Return the device that a setting means.
 
     Raises:
-        CheckpointRefused: If it is not a device, or a CUDA device that is not there.
+        CheckpointRefused: If it is neither a CPU nor a CUDA device, or one that is not there.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.device(device)
     except RuntimeError as error:
-        raise CheckpointRefused(f"{device!r} is not a device; use cpu, cuda or cuda:0") from error
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise CheckpointRefused(f"device {device!r} was asked for, but torch sees no CUDA device")
+        raise CheckpointRefused(f"{device!r} is not a device; {_DEVICES}") from error
+    if where.type not in ("cpu", "cuda"):
+        raise CheckpointRefused(f"device {device!r} is not supported; {_DEVICES}")
+    count = torch.cuda.device_count() if where.type == "cuda" else 1
+    if (where.index or 0) >= count:
+        raise CheckpointRefused(f"device {device!r} is not there, torch sees {count}; {_DEVICES}")
     return where
 
 
-def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str, device: torch.device, config: Mapping[str, Any]) -> torch.dtype:
+    """Return what a backbone computes in.
+
+    Args:
+        dtype: The setting.
+        device: Where it computes.
+        config: Of the backbone; it says what the weights are stored in.
+
+    Raises:
+        CheckpointRefused: If the setting is not a type that backbones compute in.
+    """
     if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
+        if device.type == "cpu":
+            return torch.float32
+        # transformers wrote torch_dtype before it wrote dtype.
+        stored = config.get("dtype") or config.get("torch_dtype")
+        return torch.float16 if stored == "float16" else torch.bfloat16
     if dtype not in _DTYPES:
         raise CheckpointRefused(f"dtype {dtype!r} is not one of auto, {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
@@ -144,17 +168,11 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         raise CheckpointRefused(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointRefused(f"{path} is not a JSON object")
-    section = cast("dict[str, Any]", config).get(NATIVE_SECTION)
-    if section is not None and section.get("format_version") != FORMAT_VERSION:
-        raise CheckpointRefused(
-            f"{path} has steerward format {section.get('format_version')!r}, this version of "
-            f"steerward reads {FORMAT_VERSION}"
-        )
     return cast("dict[str, Any]", config)
 
 
 def _backbone_folder(config: Mapping[str, Any], folder: Path) -> Path:
-    reference = config.get(NATIVE_SECTION, {}).get("backbone")
+    reference = (native_section(config) or {}).get("backbone")
     if reference is None:
         return folder
     source = reference["source"]
@@ -176,8 +194,10 @@ def _has_tokenizer(folder: Path) -> bool:
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError) as error:
-        raise CheckpointRefused(f"the tokenizer in {folder} did not load: {error}") from error
+    except LOADING_ERRORS as error:
+        raise CheckpointRefused(
+            f"the tokenizer in {folder} did not load ({type(error).__name__}): {error}"
+        ) from error
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> None:
@@ -191,9 +211,9 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, backbone: Backbone) ->
 
 def _objectives(config: Mapping[str, Any], preset: Preset | None, parts: HeadParts) -> ObjectiveSet:
     """Return names from the checkpoint, else a preset, else id2label, else objective_0..."""
-    if NATIVE_SECTION in config:
+    if (section := native_section(config)) is not None:
         try:
-            return ObjectiveSet(objectives=config[NATIVE_SECTION]["objectives"])
+            return ObjectiveSet(objectives=section["objectives"])
         except ValidationError as error:
             raise CheckpointRefused(f"config.json: steerward.objectives: {error}") from error
     if preset is not None:
@@ -208,4 +228,9 @@ def _objectives(config: Mapping[str, Any], preset: Preset | None, parts: HeadPar
         or any(name == f"LABEL_{i}" for i, name in enumerate(names))
     ):
         names = [f"objective_{i}" for i in range(count)]
-    return ObjectiveSet.from_names(names)
+    try:
+        return ObjectiveSet.from_names(names)
+    except ValidationError as error:
+        raise CheckpointRefused(
+            f"config.json: id2label does not name objectives: {error}; rename them"
+        ) from error

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from steerward.gating.network import GatingNetwork
-from steerward.models.heads import HeadParts, RewardHeads
+from steerward.models.heads import Architecture, HeadParts, RewardHeads
 from steerward.models.native import (
+    HEADS_FILE,
     NATIVE_SECTION,
     Config,
     linear,
@@ -28,6 +29,19 @@ from steerward.models.native import (
 from steerward.models.tensors import TensorFiles
 from steerward.protocol.errors import CheckpointRefused
 
+# What the keys of heads, gates and transforms begin with, here and in other projects' layouts.
+_HEAD_PREFIXES = (
+    "gate.",
+    "gating.",
+    "heads.",
+    "regression_layer",
+    "reward_transform",
+    "score.",
+    "transform.",
+    "v_head.",
+    "weights.fc",
+)
+_URM_LAYER = re.compile(r"weights\.fc\.(\d+)\.")
 _CLASS_PROBLEMS = ("single_label_classification", "multi_label_classification")
 
 
@@ -35,15 +49,35 @@ def read_heads(config: Config, files: TensorFiles) -> HeadParts:
     """Return the heads, gate and transform of a checkpoint.
 
     Raises:
-        CheckpointRefused: If the layout is not known, or a key is missing, mis-shaped or not
-            finite; the key is named.
+        CheckpointRefused: If the layout is not known, or a key is missing, mis-shaped, not
+            finite or left over; the key is named.
     """
+    parts = _read_layout(config, files)
+    _refuse_left_keys(files, parts.architecture)
+    return parts
+
+
+def _refuse_left_keys(files: TensorFiles, architecture: Architecture) -> None:
+    """Refuse heads that would not count; left keys of the backbone are its loader's to judge.
+
+    It judges only the files that it opens, so a head in any other must be found here.
+    """
+    for key in sorted(set(files) - files.taken):
+        name = files.file_name(key)
+        if name == HEADS_FILE or key.startswith(_HEAD_PREFIXES):
+            raise CheckpointRefused(
+                f"head key {key!r} in {name} is not known to the {architecture} layout as "
+                "config.json describes it; describe it there, or remove the key"
+            )
+
+
+def _read_layout(config: Config, files: TensorFiles) -> HeadParts:
     if NATIVE_SECTION in config:
         return read_native(config, files)
     if "regression_layer.weight" in files or "gating_temperature" in config:
         read = _read_quantiles if "num_quantiles" in config else _read_armorm
         return read(config, files)
-    if any(key.startswith("weights.fc.") for key in files):
+    if any(_URM_LAYER.match(key) for key in files):
         return _read_urm(config, files)
     if "score.weight" in files:
         return _read_sequence_classification(config, files)
@@ -108,7 +142,7 @@ def _fold_batch_norms(files: TensorFiles, *, width: int, num_objectives: int) ->
             norm = _batch_norm(files, prefix, width)
             continue
         is_last = i == indices[-1]
-        out = num_objectives if is_last else files.shape(f"{prefix}.weight")[0]
+        out = num_objectives if is_last else files.num_rows(f"{prefix}.weight")
         weight = files.take(f"{prefix}.weight", (out, width)).double()
         bias = torch.zeros(out, dtype=torch.float64)
         if is_last or f"{prefix}.bias" in files:
@@ -143,18 +177,19 @@ def _read_urm(config: Config, files: TensorFiles) -> HeadParts:
 
     The weighting MLP reads the candidate's last token and has no softmax.
     """
-    indices = sorted({int(m[1]) for key in files if (m := re.match(r"weights\.fc\.(\d+)\.", key))})
-    rows, width = files.shape("score.weight")
+    indices = sorted({int(match[1]) for key in files if (match := _URM_LAYER.match(key))})
+    rows = files.num_rows("score.weight")
     if rows % 2:
         raise CheckpointRefused(
             f"head key 'score.weight' has {rows} rows, expected (mean, spread) pairs"
         )
     num_objectives = rows // 2
-    weight = files.take("score.weight", (_num_labels(config) or rows, width))
+    weight = files.take("score.weight", (_num_labels(config) or rows, None))
+    width = weight.shape[1]
     layers: list[nn.Linear] = []
     for i in indices:
         is_last = i == indices[-1]
-        out = num_objectives if is_last else files.shape(f"weights.fc.{i}.weight")[0]
+        out = num_objectives if is_last else files.num_rows(f"weights.fc.{i}.weight")
         layer_weight = files.take(f"weights.fc.{i}.weight", (out, width))
         layers.append(linear(layer_weight, files.take(f"weights.fc.{i}.bias", (out,))))
         width = out
@@ -163,7 +198,7 @@ def _read_urm(config: Config, files: TensorFiles) -> HeadParts:
 
 
 def _read_sequence_classification(config: Config, files: TensorFiles) -> HeadParts:
-    num_labels = _num_labels(config) or files.shape("score.weight")[0]
+    num_labels = _num_labels(config) or files.num_rows("score.weight")
     weight_KH = files.take("score.weight", (num_labels, None))
     bias_K = files.take("score.bias", (num_labels,)) if "score.bias" in files else None
     problem = config.get("problem_type")

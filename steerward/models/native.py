@@ -36,13 +36,47 @@ HEADS_FILE = "heads.safetensors"
 Config = Mapping[str, Any]
 
 
+def native_section(config: Config) -> Config | None:
+    """Return the section of a configuration in the own format, or None if it has none.
+
+    Raises:
+        CheckpointRefused: If it is of another format version, or a part of it is not what
+            `save_heads` writes; the key is named.
+    """
+    if NATIVE_SECTION not in config:
+        return None
+    section = _of_type(config, NATIVE_SECTION, Mapping, "an object")
+    version = section.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointRefused(
+            f"config.json has {NATIVE_SECTION} format {version!r}, this version of steerward "
+            f"reads {FORMAT_VERSION}"
+        )
+    _of_type(section, "objectives", list, "a list of objectives")
+    if section.get("gate") is not None:
+        _of_type(section, "gate", Mapping, "an object or null")
+    if section.get("backbone") is not None:
+        backbone = _of_type(section, "backbone", Mapping, "an object or null")
+        for key in ("source", "weight_version"):
+            _of_type(backbone, key, str, "a string")
+    return section
+
+
+def _of_type(config: Config, key: str, kind: type, description: str) -> Any:
+    value = config.get(key)
+    if not isinstance(value, kind):
+        raise CheckpointRefused(f"config.json needs {key!r} as {description}; got {value!r}")
+    return value
+
+
 def read_native(config: Config, files: TensorFiles) -> HeadParts:
     """Return the heads, gate and transform of a checkpoint in the own format.
 
     Raises:
         CheckpointRefused: If a key is missing, mis-shaped or not finite.
     """
-    section = cast("Config", config[NATIVE_SECTION])
+    section = native_section(config)
+    assert section is not None
     num_objectives = len(section["objectives"])
     weight_KH = files.take("heads.weight", (num_objectives, None))
     bias_K = files.take("heads.bias", (num_objectives,)) if "heads.bias" in files else None
@@ -69,7 +103,7 @@ def read_gate(spec: Config, files: TensorFiles, width: int, num_objectives: int)
     num_layers = positive(spec, "num_layers")
     for i in range(num_layers):
         key = f"gate.layers.{i}.weight"
-        out = num_objectives if i == num_layers - 1 else files.shape(key)[0]
+        out = num_objectives if i == num_layers - 1 else files.num_rows(key)
         layers.append(
             linear(files.take(key, (out, width)), files.take(f"gate.layers.{i}.bias", (out,)))
         )

@@ -16,6 +16,19 @@ POCKET = "pocket"
 _POCKET_FOLDER = Path(__file__).parent / "pocket"
 
 _FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+# Beside the weights, what a score depends on.
+_NAMES = {
+    "added_tokens.json",
+    "chat_template.jinja",
+    "config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -82,8 +95,7 @@ def weight_version(folder: Path) -> str:
 def _files_of_a_score(folder: Path) -> list[Path]:
     paths = [path for pattern in _FETCHED for path in folder.glob(pattern)]
     # Test expectations and model cards in JSON may lie beside the weights and change no score.
-    names = {"config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-    kept = [path for path in paths if path.suffix == ".safetensors" or path.name in names]
+    kept = [path for path in paths if path.suffix == ".safetensors" or path.name in _NAMES]
     if not kept:
         raise CheckpointRefused(f"{folder} holds no checkpoint: no config.json, no safetensors")
     return sorted(kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,8 +44,8 @@ class TensorFiles:
         index = self.folder / INDEX_NAME
         if not index.is_file():
             return
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        for shard in sorted(shards - {path.name for path in paths}):
+        found = {path.name for path in paths}
+        for shard in sorted(_shards(index) - found):
             raise CheckpointRefused(f"shard {shard!r} that {INDEX_NAME} names is not in the folder")
 
     def _read_header(self, path: Path) -> None:
@@ -66,12 +67,24 @@ class TensorFiles:
     def __iter__(self) -> Iterator[str]:
         return iter(self._file_of)
 
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Return the shape of a key that is there.
+    def file_name(self, key: str) -> str:
+        """Return the name of the file that holds a key."""
+        return self._file_of[key].name
+
+    def num_rows(self, key: str) -> int:
+        """Return the rows of a head matrix that is there.
 
         Raises:
-            CheckpointRefused: If it is missing.
+            CheckpointRefused: If it is missing, or not a matrix.
         """
+        shape = self._shape(key)
+        if len(shape) != 2:
+            raise CheckpointRefused(
+                f"head key {key!r} has shape {list(shape)}, expected [any, any]"
+            )
+        return shape[0]
+
+    def _shape(self, key: str) -> tuple[int, ...]:
         if key not in self._shapes:
             raise CheckpointRefused(f"head key {key!r} is missing in {self.folder}")
         return self._shapes[key]
@@ -86,7 +99,7 @@ class TensorFiles:
         Raises:
             CheckpointRefused: If the key is missing, mis-shaped, or holds NaN or infinity.
         """
-        found = self.shape(key)
+        found = self._shape(key)
         fits = len(found) == len(shape) and all(
             want is None or want == have for want, have in zip(shape, found, strict=True)
         )
@@ -101,6 +114,20 @@ class TensorFiles:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointRefused(f"head key {key!r} holds NaN or infinity")
         return tensor.float()
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        content: Any = json.loads(index.read_text(encoding="utf-8"))
+        shards = set(content["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointRefused(
+            f"{index} is damaged: it must be a JSON object with a weight_map from key to file "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not all(isinstance(shard, str) for shard in shards):
+        raise CheckpointRefused(f"{index} is damaged: its weight_map names what are no files")
+    return shards
 
 
 def _no_safetensors(folder: Path) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from steerward.gating.network import GatingNetwork
-from steerward.models.checkpoint import load_reward_model
+from steerward.models.checkpoint import load_reward_model, resolve_dtype
 from steerward.models.heads import HeadParts, RewardHeads
-from steerward.models.native import BackboneReference, save_heads
+from steerward.models.native import HEADS_FILE, BackboneReference, save_heads
 from steerward.models.source import weight_version
 from steerward.protocol.errors import CheckpointRefused, NotFound
 from steerward.protocol.objectives import Objective, ObjectiveSet, RatingScale
@@ -100,8 +101,8 @@ def test_transformers_reads_the_backbone_of_our_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("as_path", ["relative", "absolute"])
 def test_heads_may_refer_to_a_backbone_elsewhere(tmp_path: Path, as_path: str) -> None:
+    # With its own output layer, which is not the checkpoint's and is left aside.
     backbone = Path(shutil.copytree(GOLDEN / "seqcls-llama-1", tmp_path / "backbone"))
-    edit_tensors(backbone, lambda tensors: tensors.pop("score.weight"))
     heads = tmp_path / "heads"
     heads.mkdir()
     source = "../backbone" if as_path == "relative" else str(backbone)
@@ -198,6 +199,93 @@ def test_format_of_the_future_is_refused(tmp_path: Path) -> None:
         load_reward_model(tmp_path / "own")
 
 
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        (["not", "an", "object"], "'steerward' as an object"),
+        ({"objectives": None}, "'objectives' as a list"),
+        ({"objectives": {"name": "a"}}, "'objectives' as a list"),
+        ({"objectives": ["a", "b"]}, r"steerward\.objectives"),
+        ({"gate": "softmax"}, "'gate' as an object or null"),
+        ({"backbone": "elsewhere"}, "'backbone' as an object or null"),
+        ({"backbone": {"weight_version": "0"}}, "'source' as a string"),
+        ({"backbone": {"source": "elsewhere"}}, "'weight_version' as a string"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_section_that_is_not_of_the_format_is_refused_by_key(
+    tmp_path: Path, section: Any, reason: str
+) -> None:
+    native_checkpoint(tmp_path / "own")
+    path = tmp_path / "own" / "config.json"
+    config = json.loads(path.read_text())
+    if isinstance(section, dict):
+        section = {**config["steerward"], **section}
+    path.write_text(json.dumps({**config, "steerward": section}))
+    with pytest.raises(CheckpointRefused, match=reason):
+        load_reward_model(tmp_path / "own")
+
+
+def test_gate_that_the_section_denies_is_refused_by_key(tmp_path: Path) -> None:
+    native_checkpoint(tmp_path / "own")
+    path = tmp_path / "own" / "config.json"
+    config = json.loads(path.read_text())
+    config["steerward"]["gate"] = None
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointRefused, match=r"'gate\.layers\.0\.bias' in heads\.safetensors"):
+        load_reward_model(tmp_path / "own")
+
+
+@pytest.mark.parametrize("key", ["heads.extra", "gate.layers.3.weight", "notes"])
+def test_left_key_of_the_heads_file_is_refused_by_name(tmp_path: Path, key: str) -> None:
+    native_checkpoint(tmp_path / "own")
+    path = tmp_path / "own" / HEADS_FILE
+    save_file({**load_file(path), key: torch.zeros(2, 64)}, path)
+    with pytest.raises(CheckpointRefused, match=f"'{key}' in heads.safetensors is not known"):
+        load_reward_model(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_type": None}, "model_type"),
+        ({"model_type": "abacus"}, "abacus"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"num_attention_heads": 7}, "number of attention heads"),
+        ({"hidden_act": "abrupt"}, "abrupt"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_config_that_no_backbone_fits_is_refused_with_the_reason(
+    armorm_folder: Path, changes: dict[str, Any], reason: str
+) -> None:
+    edit_config(armorm_folder, **changes)
+    with pytest.raises(CheckpointRefused, match=f"(?s)did not load .*{reason}"):
+        load_reward_model(armorm_folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tokenizer.json", "{"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", "{"),
+        ("tokenizer_config.json", "[]"),
+    ],
+)
+def test_damaged_tokenizer_is_refused(armorm_folder: Path, name: str, text: str) -> None:
+    (armorm_folder / name).write_text(text)
+    with pytest.raises(CheckpointRefused, match="the tokenizer in .* did not load"):
+        load_reward_model(armorm_folder, device="cpu")
+
+
+def test_empty_label_is_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "seqcls-llama-1", tmp_path / "model"))
+    edit_config(folder, id2label={"0": ""}, label2id=None)
+    with pytest.raises(CheckpointRefused, match="id2label"):
+        load_reward_model(folder, device="cpu")
+
+
 def test_tokenizer_of_another_model_is_refused(armorm_folder: Path) -> None:
     def shrink(tensors: dict[str, torch.Tensor]) -> None:
         tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:1000].clone()
@@ -208,12 +296,22 @@ def test_tokenizer_of_another_model_is_refused(armorm_folder: Path) -> None:
         load_reward_model(armorm_folder, device="cpu")
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda"])
+@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:99", "mps", "meta"])
 def test_device_that_is_not_there_is_refused(armorm_folder: Path, device: str) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    with pytest.raises(CheckpointRefused, match=device):
+    with pytest.raises(CheckpointRefused, match=f"'{device}'.*use auto, cpu, cuda or cuda:0"):
         load_reward_model(armorm_folder, device=device)
+
+
+def test_automatic_dtype_rounds_no_float16_weights() -> None:
+    cuda = torch.device("cuda")
+    assert resolve_dtype("auto", cuda, {"dtype": "float16"}) == torch.float16
+    assert resolve_dtype("auto", cuda, {"torch_dtype": "float16"}) == torch.float16
+    assert resolve_dtype("auto", cuda, {"dtype": "float32"}) == torch.bfloat16
+    assert resolve_dtype("auto", cuda, {}) == torch.bfloat16
+    assert resolve_dtype("auto", torch.device("cpu"), {"dtype": "float16"}) == torch.float32
+    assert resolve_dtype("bfloat16", cuda, {"dtype": "float16"}) == torch.bfloat16
 
 
 def test_weight_version_follows_everything_a_score_depends_on(armorm_folder: Path) -> None:
@@ -230,4 +328,16 @@ def test_weight_version_follows_everything_a_score_depends_on(armorm_folder: Pat
     template = armorm_folder / TOKENIZER_FILES[2]
     template.write_text(template.read_text() + " ")
     seen.add(weight_version(armorm_folder))
-    assert len(seen) == 4
+    # Where there is no tokenizer.json, the tokenizer is made from some of these.
+    others = (
+        "added_tokens.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "tokenizer.model",
+        "vocab.json",
+        "vocab.txt",
+    )
+    for name in others:
+        (armorm_folder / name).write_text("{}")
+        seen.add(weight_version(armorm_folder))
+    assert len(seen) == 4 + len(others)

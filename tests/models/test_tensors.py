@@ -45,6 +45,16 @@ def test_absent_shard_is_refused_by_name(tmp_path: Path) -> None:
         TensorFiles(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": 3}']
+)
+def test_damaged_index_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    save_file({"a": torch.zeros(4)}, tmp_path / "model.safetensors")
+    (tmp_path / INDEX_NAME).write_text(text)
+    with pytest.raises(CheckpointRefused, match=r"index\.json is damaged"):
+        TensorFiles(tmp_path)
+
+
 def test_key_in_two_files_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(4)}, tmp_path / "one.safetensors")
     save_file({"a": torch.ones(4)}, tmp_path / "two.safetensors")
