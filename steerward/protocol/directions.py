@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from steerward.protocol.errors import InvalidDirection
+from steerward.protocol.errors import InvalidDirection, brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ def check_weights(weights: Mapping[str, float], *, param: str = "weights") -> di
     for name, value in weights.items():
         if value < 0.0:
             raise InvalidDirection(
-                f"weight of {name!r} is {value}; weights take the place of the gates and are "
-                "at least 0; use `direction` for preferences with a sign",
-                param=f"{param}.{name}",
+                f"weight of {brief(name)!r} is {value}; weights take the place of the gates and "
+                "are at least 0; use `direction` for preferences with a sign",
+                param=f"{param}.{brief(name)}",
             )
     if not any(weights.values()):
         raise InvalidDirection(
@@ -73,5 +73,6 @@ def _refuse_non_finite(values: Mapping[str, float], *, param: str) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             raise InvalidDirection(
-                f"the value of {name!r} is {value}; give a finite number", param=f"{param}.{name}"
+                f"the value of {brief(name)!r} is {value}; give a finite number",
+                param=f"{param}.{brief(name)}",
             )

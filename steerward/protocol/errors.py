@@ -12,6 +12,13 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ValidationError
 
+_MOST_ECHOED = 80
+
+
+def brief(text: str) -> str:
+    """Return a name that somebody sent, short enough to be told back."""
+    return text if len(text) <= _MOST_ECHOED else f"{text[:_MOST_ECHOED]}…"
+
 
 class SteerwardError(Exception):
     """Base of every error that Steerward raises on purpose.

@@ -7,10 +7,11 @@ the wire all of them are mappings by name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from steerward.protocol.errors import UnknownObjective
+from steerward.protocol.errors import UnknownObjective, brief
 
 
 class RatingScale(BaseModel):
@@ -20,7 +21,7 @@ class RatingScale(BaseModel):
     the range that the label names.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     label: str
     """The rating scale in words, for example ``0..4``."""
@@ -37,7 +38,7 @@ class RatingScale(BaseModel):
 class Objective(BaseModel):
     """One named quantity a head predicts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(min_length=1)
     """Name on the wire; unique within its set."""
@@ -68,8 +69,8 @@ class ObjectiveSet(BaseModel):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> ObjectiveSet:
-        repeated = {name for name in self.names if self.names.count(name) > 1}
-        if repeated:
+        if len(self._index_by_name) < len(self):
+            repeated = {name for name in self.names if self.names.count(name) > 1}
             raise ValueError(f"objective names repeat: {sorted(repeated)}")
         return self
 
@@ -78,12 +79,16 @@ class ObjectiveSet(BaseModel):
         """Return a set of objectives of which only the names are known."""
         return cls(objectives=tuple(Objective(name=name) for name in names))
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The names in head order."""
         return tuple(objective.name for objective in self.objectives)
 
-    @property
+    @cached_property
+    def _index_by_name(self) -> dict[str, int]:
+        return {name: k for k, name in enumerate(self.names)}
+
+    @cached_property
     def has_reference(self) -> bool:
         """Whether every objective knows its mean and spread over the reference set."""
         return all(objective.reference_std is not None for objective in self.objectives)
@@ -102,10 +107,11 @@ class ObjectiveSet(BaseModel):
             UnknownObjective: With the names that are known.
         """
         try:
-            return self.names.index(name)
-        except ValueError:
+            return self._index_by_name[name]
+        except KeyError:
             raise UnknownObjective(
-                f"unknown objective {name!r}; this reward model has: {', '.join(self.names)}",
+                f"unknown objective {brief(name)!r}; this reward model has: "
+                f"{', '.join(self.names)}",
                 param=param,
             ) from None
 
@@ -113,7 +119,7 @@ class ObjectiveSet(BaseModel):
         """Return a mapping by name as a vector in head order, zero where a name is absent."""
         vector = [0.0] * len(self)
         for name, value in values.items():
-            vector[self.index(name, param=f"{param}.{name}" if param else None)] = value
+            vector[self.index(name, param=f"{param}.{brief(name)}" if param else None)] = value
         return vector
 
     def by_name(self, values: Sequence[float]) -> dict[str, float]:

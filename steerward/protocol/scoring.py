@@ -5,15 +5,18 @@ Requests refuse unknown keys; answers may grow, so the answer types keep keys th
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -23,8 +26,22 @@ from steerward.protocol.objectives import Objective
 Role = Literal["system", "user", "assistant", "tool"]
 
 
+# pydantic reports every wrong element and key, each with memory of its own: a body of millions
+# of them must end at the first, so lists fail fast and mappings have a limit.
+_MOST_KEYS = 32
+_MOST_OBJECTIVES = 1024
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and len(value) > _MOST_KEYS:
+            known = ", ".join(cls.model_fields)
+            raise ValueError(f"{len(value):,} keys; the known ones are {known}; remove the others")
+        return value
 
 
 class _Answer(BaseModel):
@@ -45,6 +62,23 @@ Text = Annotated[str, AfterValidator(_check_unicode)]
 """Text that a tokenizer can read; JSON escapes can spell what is none."""
 
 
+def _check_number_of_objectives(value: Any) -> Any:
+    if isinstance(value, Mapping) and len(value) > _MOST_OBJECTIVES:
+        raise ValueError(
+            f"{len(value):,} objectives, limit {_MOST_OBJECTIVES:,}; name only those that the "
+            "reward model has"
+        )
+    return value
+
+
+_FewObjectives = BeforeValidator(_check_number_of_objectives)
+Direction = Annotated[dict[Text, float], _FewObjectives]
+"""Numbers by objective, with signs."""
+_NotNegative = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0})]
+Weights = Annotated[dict[Text, _NotNegative], _FewObjectives]
+"""Numbers by objective, none below 0, which `check_weights` refuses with the way out."""
+
+
 class Message(_Request):
     """One turn of a conversation."""
 
@@ -59,19 +93,45 @@ def _prompt_form(value: object) -> str:
 
 
 Prompt = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[Message], Tag("turns")],
+    Annotated[Text, Tag("text")] | Annotated[list[Message], Field(fail_fast=True), Tag("turns")],
     Discriminator(_prompt_form),
 ]
+
+
+_TWO_FORMS: dict[str, Any] = {
+    "oneOf": [
+        {
+            "title": "Prompt and candidates",
+            "required": ["prompt", "candidates"],
+            "properties": {
+                "prompt": {"type": ["string", "array"], "pattern": r"\S"},
+                "candidates": {"type": "array"},
+                "messages": {"type": "null"},
+            },
+        },
+        {
+            "title": "Messages",
+            "required": ["messages"],
+            "properties": {
+                "prompt": {"type": "null"},
+                "candidates": {"type": "null"},
+                "messages": {"type": "array"},
+            },
+        },
+    ]
+}
 
 
 class ScoreItem(_Request):
     """One prompt with the candidates that answer it, or one whole conversation."""
 
+    model_config = ConfigDict(json_schema_extra=_TWO_FORMS)
+
     prompt: Prompt | None = None
     """A string (one user turn), or messages that end with a user or tool turn."""
-    candidates: list[Text] | None = Field(default=None, min_length=1)
+    candidates: list[Text] | None = Field(default=None, min_length=1, fail_fast=True)
     """Answers to the prompt, scored side by side; the prompt is computed once."""
-    messages: list[Message] | None = Field(default=None, min_length=1)
+    messages: list[Message] | None = Field(default=None, min_length=1, fail_fast=True)
     """A whole conversation that ends with the assistant's turn, the only candidate."""
 
     @model_validator(mode="after")
@@ -123,24 +183,37 @@ def _check_turns(context: list[Message], *, last: Message | None) -> None:
         raise ValueError("the turn before the candidate is empty; there is nothing to judge by")
 
 
+_ONE_WAY_TO_STEER: dict[str, Any] = {
+    "not": {
+        "required": ["direction", "directions"],
+        "properties": {"direction": {"type": "object"}, "directions": {"type": "array"}},
+    }
+}
+
+
 class ScoreRequest(_Request):
     """Body of ``POST /v1/score``."""
 
-    model: str | None = None
+    model_config = ConfigDict(json_schema_extra=_ONE_WAY_TO_STEER)
+
+    model: Text | None = None
     """Name of a reward model of this server; may be left out where there is only one."""
-    items: list[ScoreItem] = Field(min_length=1)
+    items: list[ScoreItem] = Field(min_length=1, fail_fast=True)
     """Prompts with their candidates; each is scored by itself."""
-    weights: dict[str, float] | None = None
+    weights: Weights | None = None
     """Non-negative numbers by objective that take the place of the gates; the reward transform
     still applies. Gives `weighted_score`."""
-    direction: dict[str, float] | None = None
+    direction: Direction | None = None
     """Preference direction by objective, brought to norm 1. Gives `direction_score`."""
-    directions: list[dict[str, float]] | None = Field(default=None, min_length=1, max_length=256)
+    directions: list[Direction] | None = Field(
+        default=None, min_length=1, max_length=256, fail_fast=True
+    )
     """Several directions at once, for one forward pass. Gives `direction_scores`."""
     explain: bool = False
     """Add gates, coefficients, contributions and ratings to the answer."""
-    timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
-    """Give up after so many seconds; the server's own limit applies if it is shorter."""
+    timeout_s: Annotated[float, Field(ge=0.001, le=3600)] | None = None
+    """Give up after so many seconds, at least a thousandth of one; the server's own limit applies
+    if it is shorter."""
 
     @model_validator(mode="after")
     def _one_way_to_steer(self) -> ScoreRequest:

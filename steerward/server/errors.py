@@ -14,6 +14,7 @@ from steerward.protocol.errors import (
     InvalidRequest,
     NotFound,
     SteerwardError,
+    brief,
     error_from_body,
 )
 from steerward.protocol.validation import invalid_request
@@ -50,7 +51,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         return await _on_steerward_error(request, error.__cause__)
     if error.status_code == 404:
         return await _on_steerward_error(
-            request, NotFound(f"there is no route {request.url.path}; see /docs")
+            request, NotFound(f"there is no route {brief(request.url.path)}; see /docs")
         )
     body = {"error": {"message": str(error.detail)}}
     mapped = error_from_body(error.status_code, body)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from steerward.config import ServeConfig
 from steerward.engine.engine import Engine
 from steerward.metrics import Metrics
-from steerward.protocol.errors import InvalidRequest, NotFound
+from steerward.protocol.errors import InvalidRequest, NotFound, brief
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,9 @@ class ServerState:
             return next(iter(self.engines.values()))
         engine = self.engines.get(model)
         if engine is None:
-            raise NotFound(f"there is no model {model!r} here; known: {known}", param="model")
+            raise NotFound(
+                f"there is no model {brief(model)!r} here; known: {known}", param="model"
+            )
         return engine
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steerward.protocol.directions import PreferenceDirection, check_weights
@@ -19,6 +19,7 @@ components = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(components)
 def test_direction_has_norm_one_or_is_refused(given_components: dict[str, float]) -> None:
     norm = math.hypot(*given_components.values())
@@ -49,3 +50,11 @@ def test_weights_are_used_as_given() -> None:
 def test_negative_zero_and_nan_weights_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InvalidDirection):
         check_weights(bad)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_long_names_are_cut_when_they_are_told_back(value: float) -> None:
+    with pytest.raises(InvalidDirection) as caught:
+        check_weights({"z" * 100_000: value})
+    assert len(caught.value.message) < 300
+    assert len(caught.value.param or "") < 100

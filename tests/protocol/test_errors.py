@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steerward.protocol import errors
@@ -32,6 +32,7 @@ TABLE = {
 }
 
 
+@settings(deadline=None)
 @given(
     cls=st.sampled_from(CLASSES),
     message=st.text(),

@@ -40,3 +40,18 @@ def test_reference_moments_go_together() -> None:
 
 def test_rating_scale_is_not_clamped() -> None:
     assert RatingScale(label="0..4", multiplier=5.0, offset=-0.5).value(1.2) == 5.5
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_cannot_spell_are_refused(number: float) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        RatingScale(label="0..4", multiplier=number)
+    with pytest.raises(ValidationError, match="finite"):
+        Objective(name="a", reference_mean=number, reference_std=1.0)
+
+
+def test_unknown_objective_is_cut_when_it_is_told_back() -> None:
+    with pytest.raises(UnknownObjective) as caught:
+        ObjectiveSet.from_names(["a"]).vector({"z" * 100_000: 1.0}, param="direction")
+    assert len(caught.value.message) < 200
+    assert len(caught.value.param or "") < 100

@@ -110,7 +110,7 @@ BAD_BODIES: dict[str, tuple[bytes, int, str | None]] = {
     ),
     "surrogate-objective": (
         b'{"items": [{"prompt": "a", "candidates": ["a"]}], "direction": {"\\ud800": 1}}',
-        422, "direction.\ud800",
+        422, "direction.\ufffd\ufffd\ufffd",
     ),
     "deep": (b'{"items": ' + b"[" * 5000 + b"]" * 5000 + b"}", 422, None),
     "unknown-key": (json.dumps({**BODY, "temperature": 1}).encode(), 422, "temperature"),
