@@ -1,38 +1,53 @@
 """Score a JSON-lines file: in order, resumable, one bad row never stops the rest.
 
-Rows are written in input order as soon as they and all before them are done. What is in the
-output file is whole: a row cut off by a kill is dropped and scored again. A small state file
-beside it says which input, model and settings it belongs to, so that a resumed run cannot mix
-two of them.
+Rows are written in input order as soon as they and all before them are done. A row becomes an
+error row only for what it holds, which no second run would mend; where the machine is at fault,
+the run ends with the error and goes on at that row when it is started again. What is in the
+output file is whole: a row cut off by a kill is dropped and scored again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
+import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
-import orjson
 from pydantic import ValidationError
 from tqdm import tqdm
 
 from steerward.config import ScoreFileConfig
+from steerward.engine.answer import AnswerBuilder
+from steerward.engine.bulk_output import BulkOutput, state_path
 from steerward.engine.engine import Engine
 from steerward.engine.loading import load_engine
 from steerward.metrics import Metrics
 from steerward.models.source import checkpoint_name
-from steerward.protocol.errors import InvalidRequest, NotReady, SteerwardError
+from steerward.protocol.errors import (
+    EngineFailure,
+    InputTooLong,
+    InvalidRequest,
+    NonFiniteScore,
+    SteerwardError,
+)
 from steerward.protocol.scoring import ScoreItem, ScoreRequest
 from steerward.protocol.validation import invalid_request
 
-# Rows that may be on their way at once: enough to fill batches, little enough to keep in memory.
-_WINDOW_ROWS = 256
+# Rows that may be on their way at once: enough short ones to fill the batches of a GPU.
+_WINDOW_ROWS = 4096
+# What a row of UTF-8 weighs before it is tokenised.
+_BYTES_PER_TOKEN = 4
+
+# Faults of the row itself. All else is the machine's, and another run may score the row.
+_ROW_ERRORS = (InvalidRequest, InputTooLong, NonFiniteScore)
+
+_Row = tuple[int, bytes]
 
 
 @dataclass(slots=True)
@@ -49,14 +64,17 @@ async def score_file(config: ScoreFileConfig) -> BulkReport:
     """Score a file as its settings say, with a progress bar.
 
     Raises:
-        SteerwardError: If the model cannot be loaded, the output belongs to another run, or the
-            device fails; rows already written stay.
+        SteerwardError: If the files, the weights or the directions do not fit, the model cannot
+            be loaded, the output belongs to another run, or the device fails; rows already
+            written stay.
     """
-    if not config.source.is_file():
-        raise InvalidRequest(f"there is no input file {config.source}")
+    _check_files(config)
     name = checkpoint_name(config.reward_model)
-    engine = load_engine(config.reward_model, name=name, config=config, metrics=Metrics())
-    output = _Output(config, weight_version=engine.weight_version)
+    # Rows wait their turn to be read, so the engine has no reason to refuse one.
+    unlimited = config.model_copy(update={"max_queued_tokens": sys.maxsize})
+    engine = load_engine(config.reward_model, name=name, config=unlimited, metrics=Metrics())
+    _check_steering(config, engine)
+    output = BulkOutput(config, engine)
     done = output.open()
     engine.start()
     try:
@@ -67,44 +85,93 @@ async def score_file(config: ScoreFileConfig) -> BulkReport:
         engine.close()
 
 
+def _check_files(config: ScoreFileConfig) -> None:
+    """Refuse files that are missing, or that writing the output would destroy."""
+    source, target = config.source, config.target
+    if not source.is_file():
+        raise InvalidRequest(f"there is no input file {source}")
+    if not target.parent.is_dir():
+        raise InvalidRequest(f"there is no folder {target.parent} to write {target.name} into")
+    for written in (target, state_path(target)):
+        if written.exists() and written.samefile(source):
+            raise InvalidRequest(
+                f"writing {target} would replace the input {source}; choose another output"
+            )
+
+
+def _check_steering(config: ScoreFileConfig, engine: Engine) -> None:
+    """Refuse weights and directions that would fail in every row."""
+    probe = _request(config, {"prompt": "?", "candidates": ["?"]})
+    AnswerBuilder(engine.model, name=engine.name, request=probe)
+
+
 async def _score_rows(
-    config: ScoreFileConfig, engine: Engine, output: _Output, done: int
+    config: ScoreFileConfig, engine: Engine, output: BulkOutput, done: int
 ) -> BulkReport:
-    report = BulkReport(resumed=done)
-    window: deque[asyncio.Task[dict[str, Any]]] = deque()
     total = sum(1 for _ in _lines(config.source))
+    report = BulkReport(rows=total, resumed=done)
+    rows = islice(enumerate(_lines(config.source)), done, None)
     with tqdm(total=total, initial=done, unit="row", desc="scoring") as bar:
-        try:
-            for row, line in enumerate(_lines(config.source)):
-                report.rows += 1
-                if row < done:
-                    continue
-                if len(window) >= _WINDOW_ROWS:
-                    _write(output, await window.popleft(), report, bar)
-                window.append(asyncio.create_task(_score_row(config, engine, row, line)))
-            while window:
-                _write(output, await window.popleft(), report, bar)
-        finally:
-            for task in window:
-                task.cancel()
+        async with aclosing(_results(config, engine, rows)) as results:
+            async for result in results:
+                output.write(result)
+                report.failed += "error" in result
+                report.scored += "error" not in result
+                bar.update()
     output.complete()
     return report
 
 
-async def _score_row(
-    config: ScoreFileConfig, engine: Engine, row: int, line: bytes
-) -> dict[str, Any]:
-    result: dict[str, Any] = {"row": row}
+async def _results(
+    config: ScoreFileConfig, engine: Engine, rows: Iterable[_Row]
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield what becomes of each row, in order; rows behind it are on their way already."""
+    window: deque[tuple[_Row, asyncio.Task[dict[str, Any]]]] = deque()
+    free_bytes = config.max_queued_tokens * _BYTES_PER_TOKEN
+
+    async def oldest() -> dict[str, Any]:
+        nonlocal free_bytes
+        row, task = window.popleft()
+        free_bytes += len(row[1])
+        try:
+            return await task
+        except EngineFailure:
+            # Perhaps another row of its batch was at fault: try once more, alone.
+            await asyncio.gather(*(task for _, task in window), return_exceptions=True)
+            return await _score_row(config, engine, row)
+
+    try:
+        for row in rows:
+            size = len(row[1])
+            while window and (len(window) >= _WINDOW_ROWS or size > free_bytes):
+                yield await oldest()
+            window.append((row, asyncio.create_task(_score_row(config, engine, row))))
+            free_bytes -= size
+        while window:
+            yield await oldest()
+    finally:
+        tasks = [task for _, task in window]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _score_row(config: ScoreFileConfig, engine: Engine, row: _Row) -> dict[str, Any]:
+    number, line = row
+    result: dict[str, Any] = {"row": number}
     try:
         fields = _parse(line)
         if "id" in fields:
-            result["id"] = fields.pop("id")
-        scored = await engine.score(_request(config, fields))
-    except NotReady:
-        raise  # The device is gone: no further row can be scored.
-    except SteerwardError as error:
+            result["id"] = _checked_id(fields.pop("id"))
+        answer = (await engine.score(_request(config, fields))).answer
+    except _ROW_ERRORS as error:
         return result | error.to_body()
-    answer = scored.answer
+    except SteerwardError as error:
+        raise type(error)(
+            f"row {number}: {error.message}. The rows before it are written; run the same "
+            "command again to go on there",
+            param=error.param,
+        ) from error
     (item,) = answer["items"]
     del item["index"]
     return result | item | {"model": answer["model"], "weight_version": answer["weight_version"]}
@@ -117,121 +184,44 @@ def _parse(line: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"the row is not UTF-8: {error.reason}") from error
     except ValueError as error:
         raise InvalidRequest(f"the row is not JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidRequest("the row nests its lists and objects too deep to be read") from error
     if not isinstance(fields, dict):
         raise InvalidRequest("the row is not a JSON object")
     return cast("dict[str, Any]", fields)
 
 
+def _checked_id(value: object) -> str | int:
+    """Return an id that every JSON reader gives back as it is.
+
+    Raises:
+        InvalidRequest: If it is something else than Unicode text or an integer of 64 bits.
+    """
+    is_text = isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    is_integer = type(value) is int and -(2**63) <= value < 2**63
+    if not (is_text or is_integer):
+        raise InvalidRequest(
+            f"the id (read as {type(value).__name__}) is neither Unicode text nor an integer of 64 "
+            "bits; give one of these, or leave it out",
+            param="id",
+        )
+    return cast("str | int", value)
+
+
 def _request(config: ScoreFileConfig, fields: dict[str, Any]) -> ScoreRequest:
+    directions = None if config.directions is None else list(config.directions)
     try:
-        item = ScoreItem.model_validate(fields)
+        return ScoreRequest(
+            items=[ScoreItem.model_validate(fields)],
+            weights=config.weights,
+            direction=config.direction,
+            directions=directions,
+            explain=config.explain,
+        )
     except ValidationError as error:
         raise invalid_request(error.errors()) from error
-    return ScoreRequest(
-        items=[item],
-        weights=config.weights,
-        direction=config.direction,
-        explain=config.explain,
-    )
-
-
-def _write(output: _Output, result: dict[str, Any], report: BulkReport, bar: Any) -> None:
-    output.write(result)
-    if "error" in result:
-        report.failed += 1
-    else:
-        report.scored += 1
-    bar.update()
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         yield from (line for line in file if line.strip())
-
-
-class _Output:
-    """The output file and the state file beside it.
-
-    Args:
-        config: What is asked for.
-        weight_version: Of the model that scores.
-    """
-
-    def __init__(self, config: ScoreFileConfig, *, weight_version: str) -> None:
-        self._path = config.target
-        self._state_path = config.target.with_name(config.target.name + ".state.json")
-        self._overwrite = config.overwrite
-        self._state = {
-            "source_sha256": _digest(config.source),
-            "weight_version": weight_version,
-            "weights": config.weights,
-            "direction": config.direction,
-            "explain": config.explain,
-        }
-        self._file: BinaryIO | None = None
-
-    def open(self) -> int:
-        """Open the output for appending; return how many whole rows it holds.
-
-        Raises:
-            InvalidRequest: If it holds something else than the beginning of this run.
-        """
-        if self._path.exists() and not self._overwrite:
-            self._check_state()
-            done = self._drop_partial_row()
-        else:
-            done = 0
-            self._path.write_bytes(b"")
-        temporary = self._state_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self._state))
-        os.replace(temporary, self._state_path)
-        self._file = self._path.open("ab")
-        return done
-
-    def write(self, result: dict[str, Any]) -> None:
-        """Append a row."""
-        assert self._file is not None
-        self._file.write(orjson.dumps(result) + b"\n")
-        self._file.flush()
-
-    def complete(self) -> None:
-        """Make the file durable and remove the state: the run is over."""
-        assert self._file is not None
-        os.fsync(self._file.fileno())
-        self._state_path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Close the file; what was written stays."""
-        if self._file is not None:
-            self._file.close()
-
-    def _check_state(self) -> None:
-        if not self._state_path.exists():
-            raise InvalidRequest(
-                f"{self._path} exists and no unfinished run belongs to it; choose another output, "
-                "or replace it with --overwrite"
-            )
-        found = json.loads(self._state_path.read_text())
-        different = sorted(key for key, value in self._state.items() if found.get(key) != value)
-        if different:
-            raise InvalidRequest(
-                f"{self._path} was begun with another {', '.join(different)}; choose another "
-                "output, or start over with --overwrite"
-            )
-
-    def _drop_partial_row(self) -> int:
-        """Cut a row that a kill left unfinished, and return the number of whole ones."""
-        with self._path.open("r+b") as file:
-            rows, whole_bytes = 0, 0
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                rows += 1
-                whole_bytes += len(line)
-            file.truncate(whole_bytes)
-        return rows
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -55,6 +55,20 @@ def test_lists_repeat_and_objects_are_json(capsys: pytest.CaptureFixture[str]) -
     assert (scored["source"], scored["target"]) == ("in", "out")
 
 
+def test_directions_of_a_file_come_from_every_source(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [{"a": 1.0, "b": -1.0}, {"b": 2.0}]
+    flags = ("--directions", '{"a": 1, "b": -1}', "--directions", '{"b": 2}')
+    assert resolved(capsys, "score", "in", "out", *flags)["directions"] == expected
+    path = tmp_path / "c.toml"
+    path.write_text("directions = [{a = 1, b = -1}, {b = 2}]")
+    from_file = resolved(capsys, "score", "in", "out", "--config", str(path))
+    assert from_file["directions"] == expected
+    monkeypatch.setenv("STEERWARD_DIRECTIONS", json.dumps(expected))
+    assert resolved(capsys, "score", "in", "out")["directions"] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -65,6 +79,7 @@ def test_lists_repeat_and_objects_are_json(capsys: pytest.CaptureFixture[str]) -
         (("score", "in"), "TARGET"),
         (("score", "in", "out", "--direction", "1"), "JSON object"),
         (("score", "in", "out", "--direction", "{"), "not JSON"),
+        (("score", "in", "out", "--directions", "{"), "--directions: "),
         (("serve", "--config", "/absent.toml"), "absent.toml"),
         ((), "COMMAND"),
     ],
