@@ -90,7 +90,7 @@ def _header(report: Report, heads: Report) -> str:
 def _goals(report: Report) -> str:
     """Return what was aimed at, and what came out."""
     pairs, length = report["pairs"], report["length"]
-    margin = pairs["one global weighting"]["gated_minus_this"]
+    margin = pairs["one global weighting"]["score_minus_this"]
     rows = [
         _goal("pair accuracy, gated score", pairs["gated score"]["value"], _GOAL_ACCURACY),
         _goal("... above one global weighting", margin["value"], _GOAL_MARGIN),
@@ -153,7 +153,7 @@ def _pairs(report: Report) -> str:
         [
             name,
             _interval(entry),
-            "" if name == "gated score" else _difference(entry["gated_minus_this"]),
+            "" if name == "gated score" else _difference(entry["score_minus_this"]),
         ]
         for name, entry in pairs.items()
     ]

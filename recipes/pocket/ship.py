@@ -11,8 +11,12 @@ from steerward.models.source import POCKET, resolve_source
 def ship(checkpoint: Path) -> Path:
     """Replace the model inside the package and return its folder."""
     target = resolve_source(POCKET)
-    arriving = target.with_name(target.name + ".arriving")
-    shutil.rmtree(arriving, ignore_errors=True)
+    arriving, leaving = (target.with_name(f"{target.name}.{word}") for word in ("new", "old"))
+    for left_over in (arriving, leaving):
+        shutil.rmtree(left_over, ignore_errors=True)
     shutil.copytree(checkpoint, arriving)
-    shutil.rmtree(target, ignore_errors=True)
-    return arriving.rename(target)
+    if target.exists():
+        target.rename(leaving)
+    arriving.rename(target)
+    shutil.rmtree(leaving, ignore_errors=True)
+    return target

@@ -10,6 +10,7 @@ own, and has a marker for each role.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ def write_start(source: Path, target: Path, *, positions: int) -> None:
         target: To be written.
         positions: Longest conversation in tokens.
     """
-    target.mkdir(parents=True, exist_ok=True)
+    building = target.with_name(target.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
     config = json.loads((source / "config.json").read_text())
     decoder = BertConfig.from_dict(config)
     decoder.is_decoder = True
@@ -47,10 +50,11 @@ def write_start(source: Path, target: Path, *, positions: int) -> None:
     decoder.type_vocab_size = 1
     decoder.attention_probs_dropout_prob = 0.0
     decoder.architectures = ["BertModel"]
-    decoder.save_pretrained(target)
+    decoder.save_pretrained(building)
     tensors = _decoder_tensors(load_file(source / "model.safetensors"), positions=positions)
-    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-    _tokenizer(source).save_pretrained(target)
+    save_file(tensors, building / "model.safetensors", metadata={"format": "pt"})
+    _tokenizer(source).save_pretrained(building)
+    building.rename(target)
 
 
 def _decoder_tensors(tensors: dict[str, Tensor], *, positions: int) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from steerward.training.config import (
 from steerward.training.data.rows import PreferencePair, RatedResponse, Row, load_rows
 from steerward.training.embeddings import run_embed
 from steerward.training.evaluate import run_evaluate, summary
+from steerward.training.files import write_json
 from steerward.training.gating import run_gating
 from steerward.training.heads import run_heads
 from steerward.training.package import run_package
@@ -35,7 +36,8 @@ OBJECTIVES = Path(__file__).with_name("objectives.json")
 # Responses whose prompts the source does not publish: there is nothing to answer.
 WITHOUT_PROMPTS = frozenset({"wildbench"})
 
-# Positions that training reaches: the longest conversation of the data has about 2,000 tokens.
+# The longest conversation of the training data has 1,675 tokens: what lies beyond is only
+# stretched from what was known, not trained.
 POSITIONS = 2048
 
 
@@ -85,7 +87,8 @@ def train(run: Run) -> None:
     """Take all steps to the checkpoint that are not done yet."""
     ratings, pairs = run.files("ratings"), run.files("pairs")
     start, base, vectors = (run.work / name for name in ("start", "base", "vectors"))
-    if not (start / "config.json").is_file():
+    _check_record(run)
+    if not start.exists():
         write_start(_minilm(), start, positions=POSITIONS)
     if not base.exists():
         run_backbone(
@@ -108,6 +111,16 @@ def train(run: Run) -> None:
     )
     if not run.checkpoint.exists():
         _fit(run, ratings, pairs)
+
+
+def _check_record(run: Run) -> None:
+    """Refuse to go on with what another run has left in the folder."""
+    path = run.work / "run.json"
+    record = {"steps": run.steps, "seed": run.seed, "left_out": sorted(run.left_out)}
+    if path.is_file() and json.loads(path.read_text()) != record:
+        raise SystemExit(f"{path} is of another run than {record}; choose another --work")
+    run.work.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
 
 
 def _fit(run: Run, ratings: list[Path], pairs: list[Path]) -> None:
@@ -141,10 +154,7 @@ def measure(run: Run) -> None:
     """Measure the checkpoint on the test split; one with sources left out, on their pairs."""
     pairs = run.files("pairs")
     is_partial = bool(run.left_out)
-    if is_partial:
-        data = [_write_unseen_pairs(run)]
-    else:
-        data = [*run.files("ratings"), *pairs]
+    data = [_write_unseen_pairs(run)] if is_partial else [*run.files("ratings"), *pairs]
     report = run_evaluate(
         EvaluateConfig(
             reward_model=str(run.checkpoint),

@@ -28,14 +28,19 @@ from steerward.models.backbone import Backbone
 from steerward.models.chat import ChatEncoder
 from steerward.models.checkpoint import load_backbone
 from steerward.models.packing import PackedBatch
+from steerward.models.source import resolve_source, weight_version
 from steerward.protocol.errors import CheckpointRefused, DatasetRefused
 from steerward.training.config import BackboneConfig
 from steerward.training.data.labels import load_objectives
 from steerward.training.data.rows import PreferencePair, RatedResponse, load_rows
+from steerward.training.files import file_digest, write_json
 from steerward.training.losses import bradley_terry, calibrated_mse, next_token_loss
 from steerward.training.mixture import Mixture, StepSampler, packed_of
 
 _MOST_PREDICTED_TOKENS = 2048
+
+# A stopped run may go on elsewhere and keep its checkpoints differently.
+_FREE_TO_CHANGE = frozenset({"device", "checkpoint_steps"})
 
 
 class MultiTaskModel(nn.Module):
@@ -140,9 +145,7 @@ def run_backbone(config: BackboneConfig) -> Path:
 
 def _launch(config: BackboneConfig) -> None:
     """Train in processes of their own; several share a step by torch's launcher."""
-    settings = config.out.with_name(config.out.name + ".settings.json")
-    settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text(config.model_dump_json())
+    settings = _write_settings(config)
     module = ("-m", "steerward.training.backbone", str(settings))
     # Large blocks that are freed every step go back to the system and are faulted in again.
     environment = {
@@ -155,12 +158,41 @@ def _launch(config: BackboneConfig) -> None:
         command = [sys.executable, *launcher, f"--nproc-per-node={config.processes}", *module]
         environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(command, env={**os.environ, **environment}, check=False)
-    settings.unlink(missing_ok=True)
     if done.returncode != 0 or not config.out.exists():
         raise CheckpointRefused(
             f"training ended with status {done.returncode}; its messages are above. Run the same "
             "command again to go on from the last checkpoint"
         )
+
+
+def _write_settings(config: BackboneConfig) -> Path:
+    """Write the settings beside the run, or refuse to go on with a run of other ones."""
+    path = config.out.with_name(config.out.name + ".settings.json")
+    files = [*config.ratings, *config.pairs, config.objectives]
+    settings = json.loads(config.model_dump_json()) | {
+        "start_weight_version": weight_version(resolve_source(config.start)),
+        "data_sha256": {file.name: file_digest(file) for file in files},
+    }
+    runs = _checkpoints(config)
+    if path.is_file() and runs.is_dir():
+        before = json.loads(path.read_text())
+        different = sorted(
+            key
+            for key in settings
+            if key not in _FREE_TO_CHANGE and before.get(key) != settings[key]
+        )
+        if different:
+            raise CheckpointRefused(
+                f"{runs} holds a run with other {', '.join(different)}; go on with the same, "
+                "choose another --out, or delete that folder"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+    return path
+
+
+def _checkpoints(config: BackboneConfig) -> Path:
+    return config.out.with_name(config.out.name + ".checkpoints")
 
 
 def _train(config: BackboneConfig) -> None:
@@ -177,7 +209,7 @@ def _train(config: BackboneConfig) -> None:
     _set_dropout(backbone, config.dropout)
     embedding = backbone.model.get_input_embeddings()
     embedding.requires_grad_(not config.freeze_embeddings)
-    runs = config.out.with_name(config.out.name + ".checkpoints")
+    runs = _checkpoints(config)
     trainer = _MixtureTrainer(model, mixture, config, runs)
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(runs))
     if trainer.is_world_process_zero():
@@ -308,4 +340,6 @@ class _MixtureTrainer(Trainer):
 
 
 if __name__ == "__main__":
-    _train(BackboneConfig.model_validate(json.loads(Path(sys.argv[1]).read_text())))
+    _settings = json.loads(Path(sys.argv[1]).read_text())
+    _known = BackboneConfig.model_fields.keys() & _settings.keys()
+    _train(BackboneConfig.model_validate({key: _settings[key] for key in _known}))

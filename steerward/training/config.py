@@ -98,8 +98,8 @@ class EmbedConfig(Settings):
     """Most tokens in one forward pass."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda ..."""
-    dtype: Dtype = "auto"
-    """Of the backbone; serve with the same."""
+    dtype: Dtype = "float32"
+    """Of the backbone. Packaging compares served scores in float32 with those of the vectors."""
     overwrite: bool = False
     """Compute again what is there already."""
 
@@ -126,7 +126,8 @@ class HeadsConfig(Settings):
     out: Path
     """Folder for heads.safetensors and heads.json."""
     pair_weight: float = Field(default=1.0, ge=0)
-    """Weight of an objective's pairs together, as a multiple of that of its ratings."""
+    """Weight of an objective's pairs together, as a multiple of that of its ratings; one pair
+    counts at most as much as 3 ratings."""
     pair_margin: float = Field(default=1.0, ge=0)
     """By how much chosen responses should have more, in standard deviations of the labels."""
     alphas: list[float] = [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4]
@@ -145,7 +146,8 @@ class GatingConfig(Settings):
     """Fit the reward transform, then train the gate by Bradley-Terry on gated rewards.
 
     The loss is on exactly what is served: transformed rewards, a softmax over objectives, one
-    prompt vector a pair, dropout off at evaluation.
+    prompt vector a pair, dropout off at evaluation. The prompts that `heads` held out are held
+    out again, to keep the best step and to report accuracy.
 
     Examples:
       steerward train gating --data pairs.jsonl --embeddings emb --heads heads --out gate
@@ -186,10 +188,8 @@ class GatingConfig(Settings):
     """Pairs in a step."""
     balance_sources: bool = True
     """Draw pairs by 1/sqrt(pairs of their source)."""
-    validation_share: float = Field(default=0.1, gt=0, lt=1)
-    """Share of prompts held out to report accuracy and to keep the best step."""
     seed: int = 0
-    """Of weights, batches and split."""
+    """Of weights and batches."""
 
 
 class PackageConfig(Settings):

@@ -10,7 +10,6 @@ Axis legend: N rows, S responses of a row (1 rated, 2 of a pair), H hidden.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -38,7 +37,7 @@ from steerward.training.data.rows import (
     is_pair_file,
     load_rows,
 )
-from steerward.training.files import write_json, write_tensors
+from steerward.training.files import file_digest, write_json, write_tensors
 
 _MANIFEST = "manifest.json"
 
@@ -87,7 +86,7 @@ def read_embeddings(folder: Path, path: Path) -> Embeddings:
     manifest = _read_manifest(place)
     if manifest is None:
         raise DatasetRefused(f"{path.name} has no vectors in {folder}; run `steerward train embed`")
-    if manifest["sha256"] != _digest(path):
+    if manifest["sha256"] != file_digest(path):
         raise DatasetRefused(f"{path.name} has changed since it was embedded; embed it again")
     shards = [_shard_path(place, i) for i in range(manifest["shards"])]
     missing = [shard.name for shard in shards if not shard.is_file()]
@@ -172,7 +171,7 @@ def _embed_file(
     place = _place(config.out, path)
     manifest = {
         "file": path.name,
-        "sha256": _digest(path),
+        "sha256": file_digest(path),
         "weight_version": version,
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "shard_rows": config.shard_rows,
@@ -264,8 +263,3 @@ def _place(folder: Path, path: Path) -> Path:
 
 def _shard_path(place: Path, index: int) -> Path:
     return place / f"shard-{index:05d}.safetensors"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,46 +10,36 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
-from tqdm import tqdm
 
 from steerward.models.checkpoint import load_reward_model
-from steerward.models.packing import Group, group_conversations
 from steerward.models.reward_model import RewardModel
-from steerward.protocol.errors import DatasetRefused, InputTooLong
+from steerward.protocol.errors import DatasetRefused
 from steerward.training.config import EvaluateConfig
 from steerward.training.data.labels import label_matrix, load_objectives
 from steerward.training.data.rows import (
     PreferencePair,
     RatedResponse,
-    Row,
+    cluster_keys,
     is_pair_file,
     load_rows,
 )
-from steerward.training.embeddings import answers_of, batches_of
+from steerward.training.embeddings import answers_of
 from steerward.training.files import write_json
 from steerward.training.plot import plot_report
-from steerward.training.statistics import ClusterBootstrap, Floats, spearman
+from steerward.training.scored import Scored, score_rows
+from steerward.training.statistics import ClusterBootstrap, Floats, mean_within, spearman
 from steerward.training.surface import surface_features
 
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Rows with what the model said of their responses."""
-
-    rows: list[Any]
-    rewards_NSK: Floats
-    scores_NS: Floats
-    """The checkpoint's own score."""
-    gates_NK: Floats
+# Of a source, for a correlation of its own.
+_FEWEST_ROWS = 20
 
 
 def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -68,16 +58,20 @@ def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "parameters": model.num_parameters,
         "max_input_tokens": model.max_input_tokens,
     }
-    pairs = _score(model, load_rows(pair_files, PreferencePair, split=config.split), config)
-    ratings = _score(model, load_rows(rating_files, RatedResponse, split=config.split), config)
+    pair_rows = load_rows(pair_files, PreferencePair, split=config.split)
+    rating_rows = load_rows(rating_files, RatedResponse, split=config.split)
+    pairs = score_rows(model, pair_rows, max_batch_tokens=config.max_batch_tokens)
+    ratings = score_rows(model, rating_rows, max_batch_tokens=config.max_batch_tokens)
     if not pairs.rows and not ratings.rows:
         raise DatasetRefused(f"no row of the data has split {config.split!r}")
     if ratings.rows and config.objectives is not None:
         report["objectives"] = _objective_report(model, ratings, config.objectives)
-    if pairs.rows and model.gate is not None:
+    report["left_out"] = pairs.left_out + ratings.left_out
+    if pairs.rows and pairs.scores_NS is not None:
         fit_files = config.fit_data or pair_files
         fit_rows = load_rows(fit_files, PreferencePair, split=config.fit_split)
         report["pairs"] = _pair_report(model, pairs, fit_rows, config)
+    if pairs.rows and pairs.gates_NSK is not None:
         report["length"] = _length_report(model, [pairs, ratings])
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / "report.json", report)
@@ -85,7 +79,9 @@ def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return report
 
 
-def _objective_report(model: RewardModel, ratings: Scored, path: Path) -> dict[str, Any]:
+def _objective_report(
+    model: RewardModel, ratings: Scored[RatedResponse], path: Path
+) -> dict[str, Any]:
     """Return correlations and errors by objective, pooled and by source."""
     objectives = load_objectives(path)
     labels_NK = label_matrix(ratings.rows, objectives).double().numpy()
@@ -96,14 +92,35 @@ def _objective_report(model: RewardModel, ratings: Scored, path: Path) -> dict[s
             continue
         rewards_N = ratings.rewards_NSK[:, 0, model.objectives.index(name)]
         has_label = ~np.isnan(labels_NK[:, k])
-        entry = _agreement(rewards_N[has_label], labels_NK[has_label, k])
-        entry["sources"] = {
-            source: _agreement(rewards_N[chosen], labels_NK[chosen, k])
-            for source in sorted(set(sources[has_label]))
-            if (chosen := has_label & (sources == source)).sum() >= 20
-        }
-        report[name] = entry
+        report[name] = _agreement_by_source(
+            rewards_N[has_label], labels_NK[has_label, k], sources[has_label]
+        )
     return report
+
+
+def _agreement_by_source(
+    rewards_N: Floats, labels_N: Floats, sources_N: NDArray[np.str_]
+) -> dict[str, Any]:
+    """Return the agreement pooled, by source, within sources, and what sources alone would give.
+
+    Sources differ in their mean rating, so that knowing where a row comes from is worth
+    something in the pool; within a source it is worth nothing.
+    """
+    entry = _agreement(rewards_N, labels_N)
+    parts = {source: sources_N == source for source in sorted(set(sources_N))}
+    entry["sources"] = {
+        source: _agreement(rewards_N[part], labels_N[part])
+        for source, part in parts.items()
+        if part.sum() >= _FEWEST_ROWS
+    }
+    entry["spearman_within_sources"] = mean_within(
+        {name: (one["rows"], one["spearman"]) for name, one in entry["sources"].items()}
+    )
+    means_N = np.zeros(len(labels_N))
+    for part in parts.values():
+        means_N[part] = labels_N[part].mean()
+    entry["spearman_of_source_means"] = spearman(means_N, labels_N)
+    return entry
 
 
 def _agreement(rewards_N: Floats, labels_N: Floats) -> dict[str, Any]:
@@ -118,14 +135,18 @@ def _agreement(rewards_N: Floats, labels_N: Floats) -> dict[str, Any]:
 
 
 def _pair_report(
-    model: RewardModel, pairs: Scored, fit_rows: list[PreferencePair], config: EvaluateConfig
+    model: RewardModel,
+    pairs: Scored[PreferencePair],
+    fit_rows: list[PreferencePair],
+    config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Return accuracies of the score and of every baseline, pooled and by source."""
     bootstrap = ClusterBootstrap(
-        [pair.prompt_key for pair in pairs.rows], resamples=config.bootstrap, seed=config.seed
+        cluster_keys(pairs.rows), resamples=config.bootstrap, seed=config.seed
     )
+    assert pairs.scores_NS is not None
     margins = {
-        "gated score": _margin(pairs.scores_NS),
+        "score": _margin(pairs.scores_NS),
         **_baselines(model, pairs, fit_rows, config),
     }
     sources = np.array([pair.source for pair in pairs.rows])
@@ -136,39 +157,55 @@ def _pair_report(
             source: asdict(bootstrap.accuracy(margins_N, sources == source))
             for source in sorted(set(sources))
         }
-        if name != "gated score":
-            difference, low, high = bootstrap.difference(margins["gated score"], margins_N)
-            report[name]["gated_minus_this"] = {"value": difference, "low": low, "high": high}
+        if name != "score":
+            difference, low, high = bootstrap.difference(margins["score"], margins_N)
+            report[name]["score_minus_this"] = {"value": difference, "low": low, "high": high}
     return report
 
 
 def _baselines(
-    model: RewardModel, pairs: Scored, fit_rows: list[PreferencePair], config: EvaluateConfig
+    model: RewardModel,
+    pairs: Scored[PreferencePair],
+    fit_rows: list[PreferencePair],
+    config: EvaluateConfig,
 ) -> dict[str, Floats]:
-    """Return the margins of everything the gated score has to beat."""
-    transform_KK = model.transform.double().cpu().numpy()
-    names = model.objectives.names
-    differences_NK = pairs.rewards_NSK[:, 0] - pairs.rewards_NSK[:, 1]
-    transformed_NK = differences_NK @ transform_KK
+    """Return the margins of everything the score has to beat."""
     margins = {
-        "longer wins": np.array([float(len(p.chosen) - len(p.rejected)) for p in pairs.rows]),
-        "uniform gates": transformed_NK.mean(axis=-1),
+        "longer wins": np.array([float(len(p.chosen) - len(p.rejected)) for p in pairs.rows])
     }
-    # The best one on the very split that is measured: this favours the baseline.
-    best = max(range(len(names)), key=lambda k: float((differences_NK[:, k] > 0).mean()))
-    margins[f"best single objective ({names[best]})"] = differences_NK[:, best]
     if fit_rows:
         margins["16 surface features"] = _fitted_margins(
             _surface_differences(fit_rows), _surface_differences(pairs.rows)
         )
+    names = model.objectives.names
+    if len(names) == 1:
+        return margins
+    transform_KK = model.transform.double().cpu().numpy()
+    differences_NK = pairs.rewards_NSK[:, 0] - pairs.rewards_NSK[:, 1]
+    transformed_NK = differences_NK @ transform_KK
+    margins["mean of standardised rewards"] = (differences_NK / _spread(pairs)).mean(axis=-1)
+    margins["uniform gates"] = transformed_NK.mean(axis=-1)
+    # The best one on the very split that is measured: this favours the baseline.
+    best = max(range(len(names)), key=lambda k: float((differences_NK[:, k] > 0).mean()))
+    margins[f"best single objective ({names[best]})"] = differences_NK[:, best]
     if fit_rows and config.max_fit_pairs:
         drawn = random.Random(config.seed).sample(
             fit_rows, min(config.max_fit_pairs, len(fit_rows))
         )
-        fit = _score(model, drawn, config, title="scoring pairs for the global weighting")
+        fit = score_rows(
+            model,
+            drawn,
+            max_batch_tokens=config.max_batch_tokens,
+            title="scoring pairs for the global weighting",
+        )
         fit_NK = (fit.rewards_NSK[:, 0] - fit.rewards_NSK[:, 1]) @ transform_KK
         margins["one global weighting"] = _fitted_margins(fit_NK, transformed_NK)
     return margins
+
+
+def _spread(pairs: Scored[PreferencePair]) -> Floats:
+    """Return the standard deviation of each objective's reward over all responses."""
+    return pairs.rewards_NSK.std(axis=(0, 1)).clip(1e-9)
 
 
 def _surface_differences(pairs: Sequence[PreferencePair]) -> Floats:
@@ -191,84 +228,63 @@ def _fitted_margins(fit_NF: Floats, differences_NF: Floats) -> Floats:
     return scaler.transform(differences_NF) @ weighting.coef_[0]
 
 
-def _length_report(model: RewardModel, parts: Sequence[Scored]) -> dict[str, Any]:
-    """Return how much the score goes with length, with and without the reward transform.
+def _length_report(model: RewardModel, parts: Sequence[Scored[Any]]) -> dict[str, Any]:
+    """Return how much the score goes with length, with and without the transform's penalties.
 
-    Without means the same gates on the raw rewards. Spearman with the log of characters, over
-    all responses and within the pairs.
+    Without means the same gates and the same scale of each objective (the transform's diagonal),
+    but nothing taken off for other objectives. Spearman with the log of characters, over all
+    responses and within the pairs.
     """
     transform_KK = model.transform.double().cpu().numpy()
+    scales_K = np.diag(transform_KK)
     lengths: list[float] = []
-    scores: list[float] = []
-    plain: list[float] = []
+    scores: list[Floats] = []
+    plain: list[Floats] = []
     for part in parts:
-        for row, scores_S, rewards_SK, gates_K in zip(
-            part.rows, part.scores_NS, part.rewards_NSK, part.gates_NK, strict=True
-        ):
-            lengths.extend(float(np.log1p(len(answer))) for answer in answers_of(row))
-            scores.extend(scores_S.tolist())
-            plain.extend((rewards_SK @ gates_K).tolist())
+        if part.rows:
+            lengths.extend(np.log1p(len(a)) for row in part.rows for a in answers_of(row))
+            scores.append(_scores(part).ravel())
+            plain.append(_scores_at(part, scales_K).ravel())
     pairs = parts[0]
-    raw_NS = (pairs.rewards_NSK * pairs.gates_NK[:, None]).sum(axis=-1)
+    margin_N, plain_N = _margin(_scores(pairs)), _margin(_scores_at(pairs, scales_K))
     length_N = np.array([np.log1p(len(p.chosen)) - np.log1p(len(p.rejected)) for p in pairs.rows])
     return {
         "responses": len(lengths),
-        "spearman_with_transform": spearman(scores, lengths),
-        "spearman_without_transform": spearman(plain, lengths),
-        "pair_margin_spearman_with_transform": spearman(_margin(pairs.scores_NS), length_N),
-        "pair_margin_spearman_without_transform": spearman(_margin(raw_NS), length_N),
-        "accuracy_with_transform": float((_margin(pairs.scores_NS) > 0).mean()),
-        "accuracy_without_transform": float((_margin(raw_NS) > 0).mean()),
-        "transform_verbosity_column_is_zero": bool(
-            (transform_KK == 0).all(axis=0).any() if len(transform_KK) else False
-        ),
+        "spearman_with_transform": spearman(np.concatenate(scores), lengths),
+        "spearman_without_transform": spearman(np.concatenate(plain), lengths),
+        "pair_margin_spearman_with_transform": spearman(margin_N, length_N),
+        "pair_margin_spearman_without_transform": spearman(plain_N, length_N),
+        "accuracy_with_transform": float((margin_N > 0).mean()),
+        "accuracy_without_transform": float((plain_N > 0).mean()),
     }
+
+
+def _scores(part: Scored[Any]) -> Floats:
+    assert part.scores_NS is not None
+    return part.scores_NS
+
+
+def _scores_at(part: Scored[Any], scales_K: Floats) -> Floats:
+    """Return what the gates would give if each reward were only brought to its scale."""
+    assert part.gates_NSK is not None
+    return (part.rewards_NSK * scales_K * part.gates_NSK).sum(axis=-1)
 
 
 def _margin(scores_NS: Floats) -> Floats:
     return scores_NS[:, 0] - scores_NS[:, 1]
 
 
-def _score(
-    model: RewardModel, rows: Sequence[Row], config: EvaluateConfig, *, title: str = "scoring"
-) -> Scored:
-    """Score all responses of rows; rows over the length limit are left out and counted."""
-    kept: list[Row] = []
-    groups: list[Group] = []
-    for row in rows:
-        try:
-            conversations = model.encode(row.context, answers_of(row))
-        except InputTooLong:
-            continue
-        (group,) = group_conversations(conversations)
-        kept.append(row)
-        groups.append(group)
-    num_answers = len(groups[0].suffixes) if groups else 1
-    num_objectives = len(model.objectives)
-    rewards_NSK = torch.zeros(len(kept), num_answers, num_objectives)
-    scores_NS = torch.zeros(len(kept), num_answers)
-    gates_NK = torch.zeros(len(kept), num_objectives)
-    with tqdm(total=len(groups), desc=title, unit="row", mininterval=1.0) as bar:
-        for batch in batches_of(groups, max_tokens=config.max_batch_tokens):
-            output = model.score([groups[i] for i in batch])
-            rewards_NSK[batch] = output.rewards_NK.unflatten(0, (len(batch), num_answers))
-            if output.scores_N is not None and output.gates is not None:
-                scores_NS[batch] = output.scores_N.unflatten(0, (len(batch), num_answers))
-                gates_NK[batch] = output.gates[: len(batch)]
-            bar.update(len(batch))
-    return Scored(kept, _numbers(rewards_NSK), _numbers(scores_NS), _numbers(gates_NK))
-
-
-def _numbers(tensor: Tensor) -> Floats:
-    return tensor.double().numpy()
-
-
 def summary(report: Mapping[str, Any]) -> str:
     """Return the report as lines for people."""
     lines = [f"{report['model']} ({report['weight_version']}), split {report['split']}"]
+    if report["left_out"]:
+        lines.append(f"  {report['left_out']} rows are over the length limit and left out")
     for name, entry in report.get("objectives", {}).items():
         if entry["spearman"] is not None:
-            lines.append(f"  {name:18} Spearman {entry['spearman']:.3f}  ({entry['rows']} rows)")
+            within = entry["spearman_within_sources"]
+            shown = "" if within is None else f", within sources {within:.3f}"
+            pooled = f"Spearman {entry['spearman']:.3f}{shown}"
+            lines.append(f"  {name:18} {pooled}  ({entry['rows']} rows)")
     for name, entry in report.get("pairs", {}).items():
         interval = f"[{entry['low']:.3f}, {entry['high']:.3f}]"
         lines.append(f"  {name:40} {entry['value']:.3f} {interval}  ({entry['pairs']} pairs)")

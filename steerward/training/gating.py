@@ -31,12 +31,12 @@ from steerward.training.config import GatingConfig
 from steerward.training.data.rows import (
     PreferencePair,
     RatedResponse,
-    in_fold,
+    held_out,
     is_pair_file,
 )
 from steerward.training.embeddings import load_embedded
 from steerward.training.files import write_json, write_tensors
-from steerward.training.heads import read_heads
+from steerward.training.heads import FittedHeads, read_heads
 
 GATE_FILE = "gate.safetensors"
 _NUM_PROBES = 32
@@ -95,8 +95,8 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
             objective cannot be freed of verbosity.
     """
     fitted = read_heads(config.heads)
-    version = str(fitted.report["weight_version"])
-    places, data = _load_pairs(config, fitted.heads, version)
+    version = fitted.weight_version
+    places, data = _load_pairs(config, fitted)
     reference_NK = _reference_rewards(config, fitted.heads, version)
     if config.verbosity not in fitted.names:
         raise DatasetRefused(
@@ -222,28 +222,34 @@ def _evaluate(gate: GatingNetwork, data: GatingData, transform_KK: Tensor) -> tu
 
 @torch.no_grad()
 def _load_pairs(
-    config: GatingConfig, heads: torch.nn.Module, version: str
+    config: GatingConfig, fitted: FittedHeads
 ) -> tuple[list[tuple[str, int]], GatingData]:
     """Return the file and row of each pair, and the pairs as the gate sees them."""
     pairs: list[PreferencePair] = []
     places: list[tuple[str, int]] = []
     prompts: list[Tensor] = []
-    rewards: list[Tensor] = []
+    vectors: list[Tensor] = []
     for path in config.data:
-        file = load_embedded(path, PreferencePair, config.embeddings, weight_version=version)
+        file = load_embedded(
+            path, PreferencePair, config.embeddings, weight_version=fitted.weight_version
+        )
         pairs.extend(file.rows)
         places.extend((str(path.resolve()), number) for number in file.numbers)
         prompts.append(file.gating_NH)
-        rewards.append(heads(file.last_NSH.flatten(0, 1)).unflatten(0, file.last_NSH.shape[:2]))
-    salt = f"gating-{config.seed}"
-    held_out = [in_fold(p.prompt_key, share=config.validation_share, salt=salt) for p in pairs]
-    if not any(held_out) or all(held_out):
+        vectors.append(file.last_NSH)
+    last_NSH = torch.cat(vectors)
+    held_out_N = torch.tensor(held_out(pairs, **fitted.fold))
+    if not held_out_N.any() or held_out_N.all():
         raise DatasetRefused(f"{len(pairs)} training pairs are too few to hold some out")
+    rewards_NSK = fitted.heads(last_NSH.flatten(0, 1)).unflatten(0, last_NSH.shape[:2])
+    # The heads have seen the held-out pairs; those fitted without them have not.
+    unseen_NSH = last_NSH[held_out_N]
+    rewards_NSK[held_out_N] = fitted.selection_heads(unseen_NSH.flatten(0, 1)).unflatten(
+        0, unseen_NSH.shape[:2]
+    )
     counts = Counter(pair.source for pair in pairs)
     weights = [counts[pair.source] ** -0.5 if config.balance_sources else 1.0 for pair in pairs]
-    return places, GatingData(
-        torch.cat(prompts), torch.cat(rewards), torch.tensor(held_out), torch.tensor(weights)
-    )
+    return places, GatingData(torch.cat(prompts), rewards_NSK, held_out_N, torch.tensor(weights))
 
 
 @torch.no_grad()
@@ -270,7 +276,9 @@ def _moments(rewards_NK: Tensor, names: Sequence[str]) -> dict[str, dict[str, fl
 def _probes(
     gate: GatingNetwork, places: Sequence[tuple[str, int]], data: GatingData, fit: TransformFit
 ) -> list[Probe]:
-    rows = range(0, len(places), max(1, len(places) // _NUM_PROBES))
+    # Held-out pairs have rewards of other heads than those that are served.
+    rows = torch.nonzero(~data.held_out_N).flatten().tolist()
+    rows = rows[:: max(1, len(rows) // _NUM_PROBES)]
     gates_NK = gate(data.prompts_NH)
     scores_NS = scores(data.rewards_NSK, gates_NK, fit.transform_KK)
     return [Probe(*places[n], scores_NS[n].tolist()) for n in rows]
@@ -288,5 +296,5 @@ def read_gating(folder: Path) -> tuple[GatingNetwork, Tensor, Mapping[str, Any]]
     files = TensorFiles(folder)
     num_objectives = len(report["reference"])
     transform_KK = files.take("transform.matrix", (num_objectives, num_objectives))
-    width = files.shape("gate.layers.0.weight")[1]
+    width = files.take("gate.layers.0.weight", (None, None)).shape[1]
     return read_gate(report["gate"], files, width, num_objectives).eval(), transform_KK, report

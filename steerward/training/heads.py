@@ -1,10 +1,6 @@
-"""Stage 1 of ArmoRM (arXiv:2406.12845): one ridge regression an objective, missing labels left out.
+"""Stage 1 of ArmoRM (arXiv:2406.12845): a head an objective, from embedded rows to files.
 
-Preference pairs may take part: a pair whose category is about an objective adds a row that asks
-for the chosen response to have more of it, by a margin. The head stays one linear map in the
-unit of its ratings.
-
-Axis legend: N rated responses, P pairs, K objectives, H hidden.
+Axis legend: N rated responses, P pairs, S responses of a pair, K objectives, H hidden.
 """
 
 from __future__ import annotations
@@ -12,15 +8,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from steerward.gating.transform import rank_correlation
 from steerward.models.heads import RewardHeads
 from steerward.protocol.errors import DatasetRefused
 from steerward.training.config import HeadsConfig
@@ -30,34 +25,20 @@ from steerward.training.data.labels import (
     load_objectives,
     objectives_of_categories,
 )
-from steerward.training.data.rows import PreferencePair, RatedResponse, Row, in_fold
+from steerward.training.data.rows import PreferencePair, RatedResponse, Row, held_out
 from steerward.training.embeddings import load_embedded
 from steerward.training.files import write_json, write_tensors
+from steerward.training.ridge import HeadFit, PairRows, fit_head
 
 HEADS_FILE = "heads.safetensors"
 REPORT_FILE = "heads.json"
 
 
-@dataclass(frozen=True, slots=True)
-class PairRows:
-    """Pairs that are about an objective."""
+class FoldArguments(TypedDict):
+    """Arguments of `held_out`."""
 
-    differences_PH: Tensor
-    """Vector of the chosen response minus that of the rejected one."""
-    held_out_P: Tensor
-    weight: float
-    """Weight of all pairs together, as a multiple of that of all ratings."""
-    margin: float
-    """By how much the chosen response should have more, in standard deviations of the labels."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeadFit:
-    """One fitted head and how it did on held-out prompts."""
-
-    weight_H: Tensor
-    bias: float
-    report: dict[str, float | int]
+    share: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +47,20 @@ class FittedHeads:
 
     names: tuple[str, ...]
     heads: RewardHeads
+    selection_heads: RewardHeads
+    """Fitted without the held-out rows."""
     report: Mapping[str, Any]
+
+    @property
+    def weight_version(self) -> str:
+        """Of the backbone whose vectors they read."""
+        return str(self.report["weight_version"])
+
+    @property
+    def fold(self) -> FoldArguments:
+        """What `held_out` needs to hold out the same prompts again."""
+        config = self.report["config"]
+        return {"share": config["validation_share"], "seed": config["seed"]}
 
 
 def run_heads(config: HeadsConfig) -> dict[str, Any]:
@@ -107,6 +101,10 @@ def run_heads(config: HeadsConfig) -> dict[str, Any]:
         {
             "heads.weight": torch.stack([fit.weight_H for fit in fits.values()]).float(),
             "heads.bias": torch.tensor([fit.bias for fit in fits.values()]),
+            "selection.weight": torch.stack(
+                [fit.selection_weight_H for fit in fits.values()]
+            ).float(),
+            "selection.bias": torch.tensor([fit.selection_bias for fit in fits.values()]),
         },
     )
     report = {
@@ -130,107 +128,11 @@ def read_heads(folder: Path) -> FittedHeads:
         raise DatasetRefused(f"there are no heads in {folder}; run `steerward train heads`")
     report = json.loads((folder / REPORT_FILE).read_text())
     tensors = load_file(folder / HEADS_FILE)
-    heads = RewardHeads(tensors["heads.weight"], tensors["heads.bias"])
-    return FittedHeads(tuple(report["objectives"]), heads, report)
-
-
-def fit_head(
-    last_NH: Tensor,
-    labels_N: Tensor,
-    *,
-    held_out_N: Tensor,
-    weights_N: Tensor,
-    alphas: Sequence[float],
-    name: str,
-    pairs: PairRows | None = None,
-) -> HeadFit:
-    """Return the ridge regression of one objective.
-
-    Minimises ``sum_n w_n (x_n . b + c - y_n)^2 + sum_p q (d_p . b - m)^2 + alpha |b|^2`` in
-    float64, d_p the vector difference of a pair and m its margin; the intercept c is not
-    penalised. Alpha has the lowest weighted squared error on the held-out ratings; then the head
-    is fitted on all rows.
-
-    Args:
-        last_NH: Last-token vectors.
-        labels_N: Labels, NaN where missing.
-        held_out_N: Rows that choose alpha.
-        weights_N: Row weights.
-        alphas: Penalties to try.
-        name: For messages.
-        pairs: Pairs that are about the objective.
-
-    Raises:
-        DatasetRefused: If fewer than two rows have labels on either side of the split.
-    """
-    has_label_N = ~torch.isnan(labels_N)
-    train, held_out = (
-        torch.nonzero(has_label_N & side).flatten() for side in (~held_out_N, held_out_N)
+    heads, selection_heads = (
+        RewardHeads(tensors[f"{kind}.weight"], tensors[f"{kind}.bias"])
+        for kind in ("heads", "selection")
     )
-    if min(len(train), len(held_out)) < 2:
-        raise DatasetRefused(
-            f"objective {name!r} has labels on {len(train)} training and {len(held_out)} held-out "
-            "rows, at least 2 of each are needed; check its sources in the objectives file"
-        )
-    truth = labels_N[held_out].double()
-    held_out_weights = weights_N[held_out].double()
-    before = (
-        None
-        if pairs is None
-        else replace(pairs, differences_PH=pairs.differences_PH[~pairs.held_out_P])
-    )
-    candidates = _Ridge(last_NH[train], labels_N[train], weights_N[train], before)
-    errors: dict[float, float] = {}
-    for alpha in alphas:
-        predicted = candidates.predict(last_NH[held_out], alpha)
-        errors[alpha] = float(((predicted - truth) ** 2 * held_out_weights).mean())
-    best = min(errors, key=lambda alpha: errors[alpha])
-    predicted = candidates.predict(last_NH[held_out], best)
-    every = torch.cat([train, held_out])
-    weight_H, bias = _Ridge(last_NH[every], labels_N[every], weights_N[every], pairs).solve(best)
-    report: dict[str, float | int] = {
-        "alpha": best,
-        "rows": len(every),
-        "pairs": 0 if pairs is None else len(pairs.differences_PH),
-        "held_out_rows": len(held_out),
-        "spearman": rank_correlation(predicted, truth),
-        "pearson": float(torch.corrcoef(torch.stack([predicted, truth]))[0, 1]),
-        "mse": float(((predicted - truth) ** 2).mean()),
-        "label_variance": float(truth.var(correction=0)),
-    }
-    return HeadFit(weight_H, bias, report)
-
-
-class _Ridge:
-    """Weighted ridge regression, decomposed once for all alphas."""
-
-    def __init__(
-        self, x_NH: Tensor, y_N: Tensor, weights_N: Tensor, pairs: PairRows | None
-    ) -> None:
-        weights_N = weights_N.double() / weights_N.double().mean()
-        x_NH, y_N = x_NH.double(), y_N.double()
-        self._mean_H = (weights_N[:, None] * x_NH).mean(dim=-2)
-        self._mean_y = float((weights_N * y_N).mean())
-        centred_NH = x_NH - self._mean_H
-        weighted_NH = centred_NH * weights_N[:, None]
-        gram_HH = centred_NH.T @ weighted_NH
-        target_H = weighted_NH.T @ (y_N - self._mean_y)
-        if pairs is not None and len(pairs.differences_PH):
-            differences_PH = pairs.differences_PH.double()
-            each = pairs.weight * len(y_N) / len(differences_PH)
-            margin = pairs.margin * float(y_N.std(correction=0))
-            gram_HH += each * differences_PH.T @ differences_PH
-            target_H += each * margin * differences_PH.sum(dim=-2)
-        self._values_H, self._vectors_HH = torch.linalg.eigh(gram_HH)
-        self._projected_H = self._vectors_HH.T @ target_H
-
-    def solve(self, alpha: float) -> tuple[Tensor, float]:
-        weight_H = self._vectors_HH @ (self._projected_H / (self._values_H.clamp(min=0) + alpha))
-        return weight_H, self._mean_y - float(self._mean_H @ weight_H)
-
-    def predict(self, x_NH: Tensor, alpha: float) -> Tensor:
-        weight_H, bias = self.solve(alpha)
-        return x_NH.double() @ weight_H + bias
+    return FittedHeads(tuple(report["objectives"]), heads, selection_heads, report)
 
 
 def _load_ratings(config: HeadsConfig) -> tuple[list[RatedResponse], Tensor, str]:
@@ -284,10 +186,7 @@ def _pairs_about(
 
 
 def _held_out(rows: Sequence[Row], config: HeadsConfig) -> Tensor:
-    salt = f"heads-{config.seed}"
-    return torch.tensor(
-        [in_fold(row.prompt_key, share=config.validation_share, salt=salt) for row in rows]
-    )
+    return torch.tensor(held_out(rows, share=config.validation_share, seed=config.seed))
 
 
 def _source_weights(rows: Sequence[RatedResponse]) -> Tensor:

@@ -49,12 +49,12 @@ def _objectives(axis: Axes, report: Mapping[str, Any]) -> None:
 def _pairs(axis: Axes, report: Mapping[str, Any]) -> None:
     entries = report["pairs"]
     names = sorted(entries, key=lambda name: entries[name]["value"])
-    _intervals(axis, names, [entries[name] for name in names], ours="gated score")
+    _intervals(axis, names, [entries[name] for name in names], ours="score")
     axis.set_title("pair accuracy, all sources")
 
 
 def _sources(axis: Axes, report: Mapping[str, Any]) -> None:
-    entries = report["pairs"]["gated score"]["sources"]
+    entries = report["pairs"]["score"]["sources"]
     names = sorted(entries, key=lambda name: entries[name]["value"])
     labels = [f"{name} (n={entries[name]['pairs']})" for name in names]
     _intervals(axis, labels, [entries[name] for name in names], ours=None)

@@ -5,7 +5,7 @@ Axis legend: N pairs or responses, B bootstrap resamples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,8 @@ class Accuracy:
     low: float
     high: float
     pairs: int
+    prompts: int
+    """Independent prompts among them; with a handful of these an interval means little."""
 
 
 class ClusterBootstrap:
@@ -48,15 +50,19 @@ class ClusterBootstrap:
         """Return the accuracy of margins between preferred and other; ties count as half."""
         if mask_N is None:
             mask_N = np.ones(len(margins_N), dtype=bool)
-        hits_N = np.where(margins_N > 0, 1.0, np.where(margins_N == 0, 0.5, 0.0)) * mask_N
+        hits_N = _hits(margins_N) * mask_N
         low, high = np.quantile(self._shares(hits_N, mask_N), [0.025, 0.975])
         return Accuracy(
-            float(hits_N.sum() / mask_N.sum()), float(low), float(high), int(mask_N.sum())
+            float(hits_N.sum() / mask_N.sum()),
+            float(low),
+            float(high),
+            int(mask_N.sum()),
+            len(np.unique(self._index_N[mask_N])),
         )
 
     def difference(self, a_N: Floats, b_N: Floats) -> tuple[float, float, float]:
         """Return the accuracy of margins a minus that of b, with a 95 % interval."""
-        hits_N = (a_N > 0).astype(float) - (b_N > 0).astype(float)
+        hits_N = _hits(a_N) - _hits(b_N)
         low, high = np.quantile(self._shares(hits_N, np.ones(len(a_N))), [0.025, 0.975])
         return float(hits_N.mean()), float(low), float(high)
 
@@ -72,6 +78,23 @@ class ClusterBootstrap:
         return (self._weights_BC @ hits_C)[drawn_B] / totals_B[drawn_B]
 
 
+def _hits(margins_N: Floats) -> Floats:
+    """Return 1 for pairs ordered rightly, 0 for wrongly, one half for ties."""
+    return (np.sign(margins_N) + 1.0) / 2.0
+
+
 def spearman(a_N: ArrayLike, b_N: ArrayLike) -> float:
     """Return Spearman's rank correlation; ties get their mean rank."""
     return rank_correlation(torch.as_tensor(np.asarray(a_N)), torch.as_tensor(np.asarray(b_N)))
+
+
+def mean_within(groups: Mapping[str, tuple[int, float | None]]) -> float | None:
+    """Return the mean of correlations within groups, weighted by their rows; None without any.
+
+    Args:
+        groups: Rows and correlation of each group; None where one is not defined.
+    """
+    defined = [(rows, value) for rows, value in groups.values() if value is not None]
+    if not defined:
+        return None
+    return sum(rows * value for rows, value in defined) / sum(rows for rows, _ in defined)

@@ -16,7 +16,8 @@ from steerward.training.data.labels import describe, label_matrix, load_objectiv
 from steerward.training.data.rows import (
     PreferencePair,
     RatedResponse,
-    in_fold,
+    cluster_keys,
+    held_out,
     is_pair_file,
     load_rows,
 )
@@ -120,9 +121,35 @@ def test_bad_objectives_file_is_refused(tmp_path: Path, source: object) -> None:
         load_objectives(path)
 
 
+def row(i: int, *, prompt: str, source: str = "s") -> PreferencePair:
+    fields = {"id": f"{source}-{i}", "source": source, "chosen": "a", "rejected": "b"}
+    return PreferencePair.model_validate(
+        fields | {"messages": [{"role": "user", "content": prompt}]}
+    )
+
+
 def test_folds_keep_prompts_together_and_have_their_share() -> None:
-    keys = [f"prompt {i}" for i in range(4000)]
-    held_out = [in_fold(key, share=0.1, salt="x") for key in keys]
-    assert held_out == [in_fold(key, share=0.1, salt="x") for key in keys]
-    assert 0.08 < sum(held_out) / len(keys) < 0.12
-    assert held_out != [in_fold(key, share=0.1, salt="y") for key in keys]
+    rows = [row(i, prompt=f"prompt {i // 2}") for i in range(8000)]
+    fold = held_out(rows, share=0.1, seed=0)
+    assert fold == held_out(rows, share=0.1, seed=0)
+    assert fold[::2] == fold[1::2]
+    assert 0.08 < sum(fold) / len(fold) < 0.12
+    assert fold != held_out(rows, share=0.1, seed=1)
+
+
+def test_rows_of_a_source_with_one_prompt_stand_for_themselves() -> None:
+    """By its prompt the whole source would fall on one side, and count as one observation."""
+    rows = [row(i, prompt="Write something.", source="prose") for i in range(2000)]
+    rows += [row(i, prompt=f"prompt {i}") for i in range(2)]
+    assert cluster_keys(rows)[:2] == ["prose-0", "prose-1"]
+    assert cluster_keys(rows)[-2:] == ["prompt 0", "prompt 1"]
+    assert 0.07 < sum(held_out(rows, share=0.1, seed=0)[:2000]) / 2000 < 0.13
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_rating_that_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "rated.jsonl"
+    fields = {"id": "1", "source": "s", "messages": [], "response": "a", "ratings": {"q": value}}
+    path.write_text(json.dumps(fields))
+    with pytest.raises(DatasetRefused, match=r"rated\.jsonl, row 0: ratings\.q"):
+        load_rows([path], RatedResponse)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from steerward.training.statistics import ClusterBootstrap
+from steerward.training.statistics import ClusterBootstrap, mean_within
 from steerward.training.surface import NAMES, surface_features
 
 
@@ -36,7 +36,7 @@ def test_ties_count_as_half_and_masks_select() -> None:
     masked = bootstrap.accuracy(
         np.array([1.0, 1.0, -1.0, -1.0]), np.array([True, True, False, False])
     )
-    assert (masked.value, masked.pairs) == (1.0, 2)
+    assert (masked.value, masked.pairs, masked.prompts) == (1.0, 2, 2)
 
 
 def test_difference_is_paired() -> None:
@@ -45,6 +45,18 @@ def test_difference_is_paired() -> None:
     assert value == 0.5
     assert low >= 0.0
     assert high <= 1.0
+
+
+def test_ties_count_the_same_in_accuracy_and_difference() -> None:
+    a, b = np.array([1.0, 1.0, 0.0, -1.0]), np.array([0.0, 0.0, 1.0, -1.0])
+    bootstrap = ClusterBootstrap(list("abcd"), resamples=200, seed=0)
+    value, _, _ = bootstrap.difference(a, b)
+    assert value == bootstrap.accuracy(a).value - bootstrap.accuracy(b).value
+
+
+def test_mean_within_groups_weighs_by_rows_and_skips_the_undefined() -> None:
+    assert mean_within({"a": (30, 0.5), "b": (10, 0.1), "c": (5, None)}) == pytest.approx(0.4)
+    assert mean_within({"c": (5, None)}) is None
 
 
 def test_surface_features_are_sixteen_and_count_what_they_say() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from steerward.protocol.errors import DatasetRefused
 from steerward.protocol.scoring import Message
@@ -47,7 +47,7 @@ class RatedResponse(Row):
     """A response with absolute ratings, each in its source's own range."""
 
     response: str
-    ratings: dict[str, float] = Field(min_length=1)
+    ratings: dict[str, FiniteFloat] = Field(min_length=1)
 
 
 class PreferencePair(Row):
@@ -85,13 +85,30 @@ def is_pair_file(path: Path) -> bool:
     raise DatasetRefused(f"{path.name} has no rows")
 
 
-def in_fold(key: str, *, share: float, salt: str) -> bool:
-    """Return whether a prompt falls into a held-out fold of about this share.
+def cluster_keys(rows: Sequence[Row]) -> list[str]:
+    """Return what each row shares with the rows it depends on: its prompt.
 
-    By a hash of the prompt, so that all rows of a prompt fall the same way in every file.
+    Where all rows of a source have one and the same prompt, it tells nothing apart, and each
+    row stands for itself.
     """
-    digest = hashlib.sha256(f"{salt}\0{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    prompts: dict[str, set[str]] = {}
+    for row in rows:
+        prompts.setdefault(row.source, set()).add(row.prompt_key)
+    return [row.prompt_key if len(prompts[row.source]) > 1 else row.id for row in rows]
+
+
+def held_out(rows: Sequence[Row], *, share: float, seed: int) -> list[bool]:
+    """Return whether each row falls into a held-out fold of about this share of the prompts.
+
+    By a hash of the prompt, so that all rows of a prompt fall the same way in every file and
+    every step.
+    """
+    return [_fraction(f"held-out-{seed}\0{key}") < share for key in cluster_keys(rows)]
+
+
+def _fraction(text: str) -> float:
+    """Return a number in 0..1 that depends on nothing but the text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def _read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from steerward.protocol.errors import DatasetRefused
-from steerward.training.heads import PairRows, fit_head
+from steerward.training.ridge import PairRows, fit_head
 
 ALPHAS = (1e-4, 1e-2, 1.0, 100.0)
 
@@ -90,10 +90,49 @@ def test_pairs_teach_what_ratings_leave_open() -> None:
     # The margin is one standard deviation of the labels over a mean difference of about 1.5.
     assert taught.weight_H[1].item() == pytest.approx(float(labels.std()) / 1.5, rel=0.1)
     assert taught.report["pairs"] == 100
+    assert taught.report["held_out_pair_accuracy"] == 1.0
     none = PairRows(differences[:0], torch.zeros(0, dtype=torch.bool), weight=1.0, margin=1.0)
     assert torch.equal(
         fit_head(vectors, labels, **arguments, pairs=none).weight_H, without.weight_H
     )
+
+
+def test_a_few_pairs_do_not_outweigh_many_ratings() -> None:
+    rows = PairRows(torch.ones(10, 4), torch.zeros(10, dtype=torch.bool), weight=1.0, margin=1.0)
+    assert rows.row_weight(num_ratings=20) == 2.0
+    assert rows.row_weight(num_ratings=10_000) == 3.0
+
+
+def test_pairs_that_say_nothing_choose_a_stronger_penalty() -> None:
+    """Held-out pairs are part of what alpha is judged by: noise there shows as noise."""
+    generator = torch.Generator().manual_seed(0)
+    # Ratings leave half of the channels open; the pairs live there.
+    vectors = torch.randn(400, 80, generator=generator)
+    vectors[:, 40:] = 0
+    labels = vectors[:, 0] + 0.1 * torch.randn(400, generator=generator)
+    noise = torch.randn(120, 80, generator=generator)
+    noise[:, :40] = 0
+    arguments: dict[str, Any] = {
+        "held_out_N": torch.arange(400) % 5 == 0, "weights_N": torch.ones(400), "name": "x",
+        "alphas": (1e-3, 1.0, 30.0),
+    }  # fmt: skip
+    rows = PairRows(noise, torch.arange(120) % 2 == 0, weight=1.0, margin=1.0)
+    without = fit_head(vectors, labels, **arguments)
+    with_noise = fit_head(vectors, labels, **arguments, pairs=rows)
+    assert with_noise.report["alpha"] > without.report["alpha"]
+    assert abs(with_noise.report["held_out_pair_accuracy"] - 0.5) < 0.2
+
+
+def test_selection_head_has_not_seen_what_was_held_out() -> None:
+    vectors, _, labels, held_out = planted(noise=1.0)
+    changed = torch.where(held_out, labels + 5.0, labels)
+    arguments: dict[str, Any] = {
+        "held_out_N": held_out, "weights_N": torch.ones(len(labels)), "alphas": (1.0,), "name": "x",
+    }  # fmt: skip
+    fit, other = (fit_head(vectors, values, **arguments) for values in (labels, changed))
+    assert torch.equal(fit.selection_weight_H, other.selection_weight_H)
+    assert fit.selection_bias == other.selection_bias
+    assert not torch.allclose(fit.weight_H, other.weight_H)
 
 
 def test_objective_without_labels_is_refused_by_name() -> None:
