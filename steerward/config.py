@@ -15,7 +15,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 ENVIRONMENT_PREFIX = "STEERWARD_"
 POSITIONAL = "positional"
@@ -84,7 +92,9 @@ class ServeConfig(EngineConfig):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     api_key: list[SecretStr] = []
-    """Bearer key that clients must send; repeatable. Prefer the environment: flags show in `ps`."""
+    """Bearer key that clients must send; repeatable. Prefer the environment: flags show in `ps`.
+    A blank key is refused, so that a variable left empty by mistake does not open the server;
+    unset it to serve without keys."""
     public_metrics: bool = False
     """Leave /metrics open when API keys are set."""
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
@@ -95,6 +105,16 @@ class ServeConfig(EngineConfig):
     """Least severe messages to log. Prompts and candidates are never logged."""
     log_format: Literal["text", "json"] = "text"
     """One line of text, or of JSON, for each message."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _keys_are_not_blank(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        if not all(key.get_secret_value().strip() for key in keys):
+            raise ValueError(
+                "a key is blank, which protects nothing; give a key, or leave the setting and "
+                f"{environment_name('api_key')} unset to serve without keys"
+            )
+        return keys
 
     @model_validator(mode="after")
     def _names_fit(self) -> ServeConfig:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from steerward.config import ServeConfig
+from steerward.config import ServeConfig, load_settings
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,21 @@ def test_addresses_other_machines_can_reach(host: str, is_exposed: bool) -> None
 
 def test_server_is_bound_to_loopback_by_default() -> None:
     assert not ServeConfig().is_exposed
+
+
+@pytest.mark.parametrize("text", ["", " ", "a,", ",a", "a,,b"])
+def test_blank_key_of_the_environment_is_refused_with_the_way_out(text: str) -> None:
+    """It counted as a key: the warning of an open server fell silent, and `Bearer ` passed."""
+    with pytest.raises(ValidationError, match="STEERWARD_API_KEY unset"):
+        load_settings(ServeConfig, {}, environment={"STEERWARD_API_KEY": text})
+
+
+def test_blank_key_of_a_flag_is_refused() -> None:
+    with pytest.raises(ValidationError, match="blank"):
+        ServeConfig.model_validate({"api_key": ["good", ""]})
+
+
+def test_keys_of_the_environment_are_a_list() -> None:
+    config = load_settings(ServeConfig, {}, environment={"STEERWARD_API_KEY": "a, b"})
+    assert [key.get_secret_value() for key in config.api_key] == ["a", "b"]
+    assert load_settings(ServeConfig, {}, environment={}).api_key == []
