@@ -81,5 +81,7 @@ class Observer:
 
     def _record_gates(self, gates: Tensor) -> None:
         shares = gates.abs() / gates.abs().sum(dim=-1, keepdim=True)
-        for entropy in torch.special.entr(shares).sum(dim=-1).tolist():
+        entropies = torch.special.entr(shares).sum(dim=-1)
+        # Gates that are NaN, infinite or all zero have no shares; one NaN would stay in the sum.
+        for entropy in entropies[torch.isfinite(entropies)].tolist():
             self._metrics.gate_entropy.labels(self._model).observe(entropy)
