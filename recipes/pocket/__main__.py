@@ -34,7 +34,7 @@ class PocketConfig(Settings):
     """Folder for everything on the way; a stopped run goes on from it."""
     steps: int = Field(default=2200, ge=1)
     """Optimiser steps of the backbone: about 2 seconds each on 2 cores."""
-    unseen_steps: int = Field(default=550, ge=1)
+    unseen_steps: int = Field(default=300, ge=1)
     """Optimiser steps of the run with sources left out."""
     seed: int = 0
     """Of everything."""
@@ -50,7 +50,12 @@ def main() -> None:
     logs.set_up("warning", "text")
     whole = Run(config.data, config.work, config.steps, config.seed)
     partial = Run(
-        config.data, config.work / "unseen", config.unseen_steps, config.seed, left_out=UNSEEN
+        config.data,
+        config.work / "unseen",
+        config.unseen_steps,
+        config.seed,
+        left_out=UNSEEN,
+        max_rows=600,
     )
     for run in (whole, partial):
         train(run)

@@ -54,6 +54,8 @@ class Run:
     seed: int
     left_out: Collection[str] = ()
     """Sources whose ratings and pairs training does not see."""
+    max_rows: int | None = None
+    """Most rows of a file that heads and gate are fitted on."""
 
     @property
     def checkpoint(self) -> Path:
@@ -107,7 +109,7 @@ def train(run: Run) -> None:
             )
         )
     run_embed(
-        EmbedConfig(backbone=str(base), data=[*ratings, *pairs], out=vectors, dtype="float32")
+        EmbedConfig(backbone=str(base), data=[*ratings, *pairs], out=vectors, max_rows=run.max_rows)
     )
     if not run.checkpoint.exists():
         _fit(run, ratings, pairs)
@@ -160,6 +162,7 @@ def measure(run: Run) -> None:
             reward_model=str(run.checkpoint),
             data=data,
             fit_data=pairs,
+            max_fit_pairs=2000,
             objectives=OBJECTIVES,
             out=run.report,
             split="unseen" if is_partial else "test",

@@ -77,7 +77,7 @@ class BackboneConfig(Settings):
 
 
 class EmbedConfig(Settings):
-    """Compute the vectors that heads and gate read, for every row of rating and pair files.
+    """Compute the vectors that heads and gate read, for the rows of rating and pair files.
 
     Writes one folder a file under --out: shards of last-token and gating-position vectors in
     safetensors. A run that was stopped goes on with the next shard.
@@ -92,6 +92,10 @@ class EmbedConfig(Settings):
     """Rating or pair file, JSON lines (also .gz) or Parquet; repeatable."""
     out: Path
     """Folder for the vectors."""
+    split: str = "train"
+    """Split of the rows to embed; heads and gate learn from no other than train."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Most rows of a file, spread evenly over it. Default: all."""
     shard_rows: int = Field(default=2048, ge=1)
     """Rows in one shard: what a kill can cost."""
     max_batch_tokens: int = Field(default=4096, ge=1)

@@ -166,28 +166,42 @@ def batches_of(groups: Sequence[Group], *, max_tokens: int) -> Iterator[list[int
 def _embed_file(
     path: Path, config: EmbedConfig, backbone: Backbone, chat: ChatEncoder, version: str
 ) -> int:
-    """Compute the vectors of a file and return its number of rows."""
-    rows = load_rows([path], PreferencePair if is_pair_file(path) else RatedResponse)
+    """Compute the vectors of a file and return how many rows of it were chosen."""
+    chosen = _chosen_rows(path, config)
     place = _place(config.out, path)
     manifest = {
         "file": path.name,
         "sha256": file_digest(path),
         "weight_version": version,
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        "split": config.split,
+        "max_rows": config.max_rows,
         "shard_rows": config.shard_rows,
-        "shards": -(-len(rows) // config.shard_rows),
+        "shards": -(-len(chosen) // config.shard_rows),
     }
     _prepare_place(place, manifest, overwrite=config.overwrite)
-    with tqdm(total=len(rows), desc=place.name, unit="row") as bar:
+    with tqdm(total=len(chosen), desc=place.name, unit="row") as bar:
         for i in range(manifest["shards"]):
-            shard_rows = rows[i * config.shard_rows : (i + 1) * config.shard_rows]
+            of_shard = chosen[i * config.shard_rows : (i + 1) * config.shard_rows]
             if not _shard_path(place, i).is_file():
-                tensors = _embed_rows(shard_rows, backbone, chat, config, bar)
-                tensors["rows"] = tensors["rows"] + i * config.shard_rows
+                tensors = _embed_rows([row for _, row in of_shard], backbone, chat, config, bar)
+                numbers = torch.tensor([number for number, _ in of_shard])
+                tensors["rows"] = numbers[tensors["rows"]]
                 write_tensors(_shard_path(place, i), tensors)
-            bar.n = i * config.shard_rows + len(shard_rows)
+            bar.n = i * config.shard_rows + len(of_shard)
             bar.refresh()
-    return len(rows)
+    return len(chosen)
+
+
+def _chosen_rows(path: Path, config: EmbedConfig) -> list[tuple[int, Row]]:
+    """Return the rows to embed, with their numbers in the file."""
+    rows = load_rows([path], PreferencePair if is_pair_file(path) else RatedResponse)
+    chosen = [(n, row) for n, row in enumerate(rows) if row.split == config.split]
+    if config.max_rows is not None and len(chosen) > config.max_rows:
+        # Evenly over the file, whose rows often lie in an order.
+        step = len(chosen) / config.max_rows
+        chosen = [chosen[int(i * step)] for i in range(config.max_rows)]
+    return chosen
 
 
 @torch.inference_mode()

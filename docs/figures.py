@@ -1,0 +1,91 @@
+"""Write the figures of the README from the reports they come from: ``python -m docs.figures``.
+
+What stands between ``<!-- figures: NAME -->`` and ``<!-- end -->`` is replaced. A test compares.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from steerward.models.source import POCKET, resolve_source
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+
+_METHODS = {
+    "padded batches of 8": "transformers, padded batches of 8",
+    "one at a time": "transformers, one at a time",
+    "engine": "Steerward's engine",
+    "HTTP server": "Steerward over HTTP",
+}
+
+
+def with_figures(text: str) -> str:
+    """Return a page with the figures of the reports that lie in the repository."""
+    for name, section in (("pocket", _pocket()), ("benchmark", _benchmark())):
+        pattern = rf"(<!-- figures: {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda found, s=section: found[1] + s + found[2], text, flags=re.S)
+    return text
+
+
+def _pocket() -> str:
+    report = json.loads((resolve_source(POCKET) / "report.json").read_text())
+    pairs, objectives = report["pairs"], report["objectives"]
+    score, shown = pairs["score"], _interval(pairs["score"])
+    best = sorted(objectives, key=lambda name: -objectives[name]["spearman"])
+    listed = ", ".join(f"{name} {objectives[name]['spearman']:.2f}" for name in best)
+    text = (
+        f"The model in the package: {report['parameters'] / 1e6:.1f} million parameters, "
+        f"{len(objectives)} objectives, up to {report['max_input_tokens']:,} tokens, trained by "
+        f"`recipes/pocket` on public ratings and preferences. On unseen prompts it orders {shown} "
+        f"of {score['pairs']:,} pairs rightly; the longer answer alone gives "
+        f"{_interval(pairs['longer wins'])}, the best single weighting of its objectives "
+        f"{_interval(pairs['one global weighting'])}. Spearman with the ratings: {listed}.\n"
+    )
+    return text + "It is a model to try things with, not one to judge other models by.\n"
+
+
+def _benchmark() -> str:
+    path = max(RESULTS.glob("*score_throughput.json"))
+    result = json.loads(path.read_text())
+    lines = [
+        f"Scoring on a CPU ({result['cpu']}, {result['threads']} threads), an 8-layer, 512-wide "
+        "Llama with random weights and 19 gated objectives; all scores equal before anything is "
+        "timed. Medians of interleaved rounds, from "
+        f"`{result['command']}` ([result](benchmarks/results/{path.name})).\n\n"
+    ]
+    for name in ("groups of 8", "ragged singles"):
+        lines.append(_workload(name, result[name]))
+    return "\n".join(lines)
+
+
+def _workload(name: str, result: Any) -> str:
+    speeds, memory = result["candidates_per_s"], result["peak_memory_mib"]
+    rows = [
+        [
+            shown,
+            f"{speeds[method]:.1f}",
+            f"{speeds[method] / speeds['padded batches of 8']:.2f}x",
+            f"{memory[method]:.0f}",
+        ]
+        for method, shown in _METHODS.items()
+    ]
+    return _table([name, "candidates/s", "speed", "peak memory, MiB"], rows)
+
+
+def _interval(entry: Any) -> str:
+    return f"{entry['value']:.1%} ({entry['low']:.1%} to {entry['high']:.1%})"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    README.write_text(with_figures(README.read_text(encoding="utf-8")), encoding="utf-8")
