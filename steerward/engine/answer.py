@@ -8,15 +8,19 @@ Axis legend: G candidates of an item, K objectives, V directions.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steerward.engine.items import ItemOutput
 from steerward.models.packing import Group
 from steerward.models.reward_model import RewardModel
+from steerward.protocol.errors import InvalidDirection, NonFiniteScore
+from steerward.protocol.objectives import Objective
 from steerward.protocol.scoring import ScoreRequest
 
 
@@ -29,7 +33,8 @@ class AnswerBuilder:
         request: To be answered.
 
     Raises:
-        InvalidDirection: If weights or a direction are zero, not finite or of the wrong sign.
+        InvalidDirection: If weights or a direction are zero, not finite, too large or of the
+            wrong sign.
         UnknownObjective: If they name an objective that the model does not have.
     """
 
@@ -39,17 +44,18 @@ class AnswerBuilder:
         self._request = request
         self._weights = request.checked_weights()
         self._directions = request.unit_directions()
-        for i, direction in enumerate(self._directions):
-            place = "direction" if request.direction is not None else f"directions[{i}]"
-            model.objectives.vector(direction.components, param=place)
-        self._weighted_K = (
-            None if self._weights is None else model.weighted_coefficients(self._weights)
-        )
+        self._directions_VK = self._direction_matrix()
+        self._weighted_K = None if self._weights is None else self._coefficients(self._weights)
 
     def build(
         self, groups: Sequence[Sequence[Group]], outputs: Sequence[ItemOutput]
     ) -> dict[str, Any]:
-        """Return the answer; `outputs` are in the order of the request's items."""
+        """Return the answer; `outputs` are in the order of the request's items.
+
+        Raises:
+            InvalidDirection: If weights or a direction lead to a number that is not finite.
+            NonFiniteScore: If a rating is not finite.
+        """
         items = [
             self._item(index, item_groups, output)
             for index, (item_groups, output) in enumerate(zip(groups, outputs, strict=True))
@@ -64,6 +70,21 @@ class AnswerBuilder:
         }
         self._add_steering(answer)
         return answer
+
+    def _direction_matrix(self) -> Tensor:
+        rows: list[list[float]] = []
+        for i, direction in enumerate(self._directions):
+            place = "direction" if self._is_single else f"directions[{i}]"
+            rows.append(self._model.objectives.vector(direction.components, param=place))
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def _coefficients(self, weights: Mapping[str, float]) -> Tensor:
+        # The model multiplies in float32. Coefficients are linear in the weights, so the largest
+        # of them is taken out before and put back in float64, which reaches as far as JSON.
+        largest = max(weights.values())
+        shares = {name: value / largest for name, value in weights.items()}
+        coefficients_K = self._model.weighted_coefficients(shares).double() * largest
+        return _finite(coefficients_K, param="weights")
 
     def _add_steering(self, answer: dict[str, Any]) -> None:
         if self._weights is not None and self._weighted_K is not None:
@@ -101,13 +122,17 @@ class AnswerBuilder:
         rewards_GK = output.rewards_GK
         columns: dict[str, list[Any]] = {}
         if self._directions:
-            scores_GV = self._model.direction_scores(rewards_GK, self._directions).tolist()
+            place = "direction" if self._is_single else "directions"
+            scores_GV = _finite(
+                self._model.direction_scores(rewards_GK, self._directions_VK), param=place
+            ).tolist()
             if self._is_single:
                 columns["direction_score"] = [row[0] for row in scores_GV]
             else:
                 columns["direction_scores"] = scores_GV
         if self._weighted_K is not None:
-            columns["weighted_score"] = (rewards_GK @ self._weighted_K).tolist()
+            scores_G = _finite(rewards_GK.double() @ self._weighted_K, param="weights")
+            columns["weighted_score"] = scores_G.tolist()
         columns["rewards"] = self._rows_by_name(rewards_GK)
         if self._request.explain:
             columns |= self._explanation(output)
@@ -129,7 +154,7 @@ class AnswerBuilder:
         rewards = rewards_K.tolist()
         return {
             objective.name: {
-                "value": objective.rating.value(rewards[k]),
+                "value": _rating(objective, rewards[k]),
                 "scale": objective.rating.label,
             }
             for k, objective in self._model.objectives.items()
@@ -141,6 +166,29 @@ class AnswerBuilder:
 
     def _rows_by_name(self, values_GK: Tensor) -> list[dict[str, float]]:
         return [self._model.objectives.by_name(row) for row in values_GK.tolist()]
+
+
+def _finite(values: Tensor, *, param: str) -> Tensor:
+    """Return values if JSON can spell them all: it has no NaN and no infinity.
+
+    Raises:
+        InvalidDirection: If one is not finite.
+    """
+    if not torch.isfinite(values).all():
+        raise InvalidDirection(
+            f"{param} lead to a number beyond the largest, 1.8e308; scale them down, or leave out "
+            "objectives of which the checkpoint's spread is next to zero",
+            param=param,
+        )
+    return values
+
+
+def _rating(objective: Objective, reward: float) -> float:
+    assert objective.rating is not None
+    value = objective.rating.value(reward)
+    if not math.isfinite(value):
+        raise NonFiniteScore(f"the rating of {objective.name!r} is not finite")
+    return value
 
 
 def _usage(groups: Sequence[Sequence[Group]], outputs: Sequence[ItemOutput]) -> Mapping[str, int]:

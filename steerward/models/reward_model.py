@@ -18,7 +18,6 @@ from steerward.models.chat import ChatEncoder, EncodedConversation, Turn
 from steerward.models.heads import Architecture, RewardHeads
 from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, PackedBatch, group_conversations, pack
-from steerward.protocol.directions import PreferenceDirection
 from steerward.protocol.errors import CheckpointRefused, InputTooLong, NonFiniteScore
 from steerward.protocol.objectives import ObjectiveSet
 
@@ -155,24 +154,23 @@ class RewardModel(nn.Module):
             raise NonFiniteScore(f"candidate {broken[0]} of the batch has NaN or infinite rewards")
         return output
 
-    def direction_scores(
-        self, rewards_NK: Tensor, directions: Sequence[PreferenceDirection]
-    ) -> Tensor:
-        """Return the dot product of rewards with each direction, (N, directions).
+    def direction_scores(self, rewards_NK: Tensor, directions_VK: Tensor) -> Tensor:
+        """Return the dot product of rewards with each direction, (N, V), in float64.
 
         Rewards are standardised first if the checkpoint holds the reference moments of all its
         objectives.
 
-        Raises:
-            UnknownObjective: If a direction names an objective that the model does not have.
+        Args:
+            rewards_NK: Raw rewards.
+            directions_VK: Unit directions in head order.
         """
-        vectors = [self.objectives.vector(d.components, param="direction") for d in directions]
         moments: dict[str, Tensor] = {}
         if self.objectives.has_reference:
             known = self.objectives.objectives
-            moments["reference_mean_K"] = torch.tensor([o.reference_mean for o in known])
-            moments["reference_std_K"] = torch.tensor([o.reference_std for o in known])
-        return direction_scores(rewards_NK, torch.tensor(vectors), **moments)
+            means, spreads = zip(*((o.reference_mean, o.reference_std) for o in known), strict=True)
+            moments["reference_mean_K"] = torch.tensor(means, dtype=torch.float64)
+            moments["reference_std_K"] = torch.tensor(spreads, dtype=torch.float64)
+        return direction_scores(rewards_NK.double(), directions_VK.double(), **moments)
 
     def weighted_coefficients(self, weights: Mapping[str, float]) -> Tensor:
         """Return the coefficients of raw rewards, (K,), with weights in place of the gates.

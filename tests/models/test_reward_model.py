@@ -203,9 +203,10 @@ def test_nan_is_an_error_and_never_a_score(armorm: RewardModel) -> None:
 def test_directions_and_weights_need_no_other_forward(armorm: RewardModel) -> None:
     rewards_NK = armorm.score_conversation(golden_cases("armorm")[0]["messages"]).rewards_NK
     direction = PreferenceDirection.from_mapping({"objective_0": 3.0, "objective_4": -4.0})
-    scores = armorm.direction_scores(rewards_NK, [direction])
+    directions_VK = torch.tensor([armorm.objectives.vector(direction.components)])
+    scores = armorm.direction_scores(rewards_NK, directions_VK)
     expected = 0.6 * rewards_NK[0, 0] - 0.8 * rewards_NK[0, 4]
-    torch.testing.assert_close(scores[0, 0], expected)
+    torch.testing.assert_close(scores[0, 0], expected.double())
     coefficients_K = armorm.weighted_coefficients({"objective_2": 2.0})
     # The transform still applies: column 2 of the matrix, twice.
     torch.testing.assert_close(coefficients_K, 2.0 * armorm.transform[:, 2])
