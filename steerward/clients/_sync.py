@@ -23,9 +23,13 @@ class Client:
     Args:
         base_url: Where the server is.
         api_key: Sent as a bearer key, if the server wants one.
-        timeout_s: Longest wait for an answer, an attempt.
+        timeout_s: Longest wait for an answer, an attempt; longer where a call allows the server
+            more.
         max_retries: Attempts after the first.
         transport: Of httpx, to be used instead of the network.
+
+    Raises:
+        InvalidRequest: If no header can carry the key.
 
     Example:
         >>> with Client() as client:
@@ -43,11 +47,11 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._base_url = base_url
+        self._timeout_s = timeout_s
         self._retry = _wire.Retry(max_retries)
         self._http = httpx.Client(
             base_url=base_url,
             headers=_wire.client_headers(api_key),
-            timeout=timeout_s,
             transport=transport,
         )
 
@@ -159,7 +163,11 @@ class Client:
     def _send(self, call: Call[AnswerT]) -> AnswerT:
         try:
             response = self._http.request(
-                call.method, call.path, content=call.content, headers=call.headers
+                call.method,
+                call.path,
+                content=call.content,
+                headers=call.headers,
+                timeout=call.attempt_timeout(self._timeout_s),
             )
         except httpx.HTTPError as error:
             raise _wire.connection_error(self._base_url, error) from error

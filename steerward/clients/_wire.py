@@ -6,14 +6,22 @@ Both shells hold only the transport call and the sleep; every decision is here a
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from steerward.protocol.errors import ConnectionFailed, SteerwardError, error_from_body
+from steerward.protocol.errors import (
+    ConnectionFailed,
+    InvalidRequest,
+    SteerwardError,
+    error_from_body,
+)
 from steerward.protocol.scoring import (
     Message,
     ModelCard,
@@ -35,6 +43,8 @@ _BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 8.0
 # A server that asks for more patience than this is not worth waiting for in a call.
 _LONGEST_RETRY_AFTER_S = 120.0
+# What the way there and back may add to the time that the server was allowed.
+_WAY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,18 @@ class Call(Generic[AnswerT]):
     answer: type[AnswerT]
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    server_timeout_s: float | None = None
+    """Longest time that the call allows the server."""
+
+    def attempt_timeout(self, timeout_s: float) -> httpx.Timeout:
+        """Return the limits of one attempt; the server gets all the time that it was allowed.
+
+        Args:
+            timeout_s: Of the client.
+        """
+        if self.server_timeout_s is None:
+            return httpx.Timeout(timeout_s)
+        return httpx.Timeout(timeout_s, read=max(timeout_s, self.server_timeout_s + _WAY_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +93,22 @@ class Retry:
         return backoff * random.uniform(0.75, 1.0)
 
 
-def client_headers(api_key: str | None) -> dict[str, str]:
-    """Return the headers of every request."""
-    headers = {"user-agent": "steerward-client"}
+def client_headers(api_key: str | None) -> dict[str, bytes]:
+    """Return the headers of every request.
+
+    Raises:
+        InvalidRequest: If no header can carry the key.
+    """
+    headers = {"user-agent": b"steerward-client"}
     if api_key is not None:
-        headers["authorization"] = f"Bearer {api_key}"
+        if not api_key or not api_key.isprintable() or api_key != api_key.strip():
+            raise InvalidRequest(
+                "the API key is empty, or has line breaks, spaces around it or other characters "
+                "that no header can carry; pass the key alone, or None for no key",
+                param="api_key",
+            )
+        # As bytes: httpx would refuse what is not ASCII.
+        headers["authorization"] = f"Bearer {api_key}".encode()
     return headers
 
 
@@ -83,7 +116,8 @@ def score_call(items: Sequence[Item], **options: Any) -> Call[ScoreResponse]:
     """Return the call that scores items.
 
     Raises:
-        InvalidRequest: If the request breaks the schema; nothing is sent then.
+        InvalidRequest: If the request breaks the schema, or weights or a direction are none;
+            nothing is sent then.
     """
     try:
         request = ScoreRequest.model_validate(
@@ -94,9 +128,17 @@ def score_call(items: Sequence[Item], **options: Any) -> Call[ScoreResponse]:
         )
     except ValidationError as error:
         raise invalid_request(error.errors()) from error
-    content = request.model_dump_json(exclude_none=True).encode()
-    headers = {"content-type": "application/json"}
-    return Call("POST", "/v1/score", ScoreResponse, content, headers)
+    # JSON has no NaN and no infinity: they would arrive as null.
+    request.checked_weights()
+    request.unit_directions()
+    return Call(
+        "POST",
+        "/v1/score",
+        ScoreResponse,
+        request.model_dump_json(exclude_none=True).encode(),
+        {"content-type": "application/json"},
+        request.timeout_s,
+    )
 
 
 def prompt_item(prompt: Prompt, candidates: Sequence[str]) -> dict[str, Any]:
@@ -115,8 +157,17 @@ def models_call() -> Call[ModelList]:
 
 
 def model_call(name: str) -> Call[ModelCard]:
-    """Return the call that describes one model."""
-    return Call("GET", f"/v1/models/{name}", ModelCard)
+    """Return the call that describes one model.
+
+    Raises:
+        InvalidRequest: If the name is no Unicode text.
+    """
+    try:
+        return Call("GET", f"/v1/models/{quote(name, safe='')}", ModelCard)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"the name of the model is no Unicode text: {error.reason}", param="model"
+        ) from error
 
 
 def read_answer(call: Call[AnswerT], response: httpx.Response) -> AnswerT:
@@ -155,7 +206,22 @@ def connection_error(base_url: str, error: httpx.HTTPError) -> ConnectionFailed:
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:
+    """Return the server's delay, which HTTP spells in seconds or as a date."""
+    given = headers.get("retry-after", "")
     try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):
+        return max(0.0, float(given))
+    except ValueError:
+        pass
+    until = _seconds_since_1970(given)
+    if until is None:
+        return None
+    # By the sender's clock, where it tells the time: ours may differ.
+    now = _seconds_since_1970(headers.get("date", ""))
+    return max(0.0, until - (time.time() if now is None else now))
+
+
+def _seconds_since_1970(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
         return None

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.from_thread
+import anyio.to_thread
 import httpx
 import pytest
 
-from steerward.clients import AsyncClient
+from steerward.clients import AsyncClient, Client
 from steerward.protocol.errors import (
     ConnectionFailed,
     NotFound,
@@ -39,6 +41,21 @@ class FaultyNetwork(httpx.AsyncBaseTransport):
         if self._faults:
             return self._faults.pop(0)(request)
         return await self._inner.handle_async_request(request)
+
+
+class BlockingNetwork(httpx.BaseTransport):
+    """The same for the blocking client, which runs in a thread beside the app's loop."""
+
+    def __init__(self, inner: FaultyNetwork) -> None:
+        self._inner = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return anyio.from_thread.run(self._carry, request)
+
+    async def _carry(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        content = await response.aread()
+        return httpx.Response(response.status_code, headers=response.headers, content=content)
 
 
 def drop(request: httpx.Request) -> httpx.Response:
@@ -113,17 +130,67 @@ async def test_wrong_key_is_unauthorized(start_app: StartApp) -> None:
         assert len(await client.models()) == 1
 
 
-@pytest.mark.parametrize(
+async def test_key_need_not_be_ascii(start_app: StartApp) -> None:
+    transport = httpx.ASGITransport(await start_app(api_key=["schlüssel"]))
+    async with AsyncClient("http://test", api_key="schlüssel", transport=transport) as client:
+        assert len(await client.models()) == 1
+
+
+async def test_model_whose_name_has_a_slash_is_found(start_app: StartApp) -> None:
+    transport = httpx.ASGITransport(await start_app(name=["owner/a model"]))
+    async with AsyncClient("http://test", transport=transport) as client:
+        assert (await client.model("owner/a model")).id == "owner/a model"
+        answer = await client.score("Hi", ["Hello!"], model="owner/a model")
+    assert answer.model == "owner/a model"
+
+
+PASSING_FAULTS = pytest.mark.parametrize(
     "faults",
     [[drop], [refuse(429, **{"retry-after": "0"})], [refuse(503), drop], [half_a_body]],
     ids=["dropped", "overloaded", "twice", "half-a-body"],
 )
+
+
+@PASSING_FAULTS
 async def test_passing_faults_are_retried(start_app: StartApp, faults: Any) -> None:
     network = FaultyNetwork(await start_app(), list(faults))
     async with AsyncClient("http://test", transport=network) as client:
         answer = await client.score("Hi", ["Hello!"])
     assert answer.items[0].candidates[0].score is not None
     assert network.attempts == len(faults) + 1
+
+
+@PASSING_FAULTS
+async def test_passing_faults_are_retried_by_the_blocking_client(
+    start_app: StartApp, faults: Any
+) -> None:
+    network = FaultyNetwork(await start_app(), list(faults))
+
+    def score() -> float | None:
+        with Client("http://test", transport=BlockingNetwork(network)) as client:
+            return client.score("Hi", ["Hello!"]).items[0].candidates[0].score
+
+    assert await anyio.to_thread.run_sync(score) is not None
+    assert network.attempts == len(faults) + 1
+
+
+async def test_blocking_client_gives_up_on_lasting_faults_and_at_once_on_refusals(
+    start_app: StartApp,
+) -> None:
+    app = await start_app()
+
+    def score(network: FaultyNetwork) -> None:
+        with Client("http://test", transport=BlockingNetwork(network)) as client:
+            client.score("Hi", ["Hello!"], direction={"kindness": 1.0})
+
+    lasting = FaultyNetwork(app, [refuse(429, **{"retry-after": "0"})] * 9)
+    with pytest.raises(Overloaded):
+        await anyio.to_thread.run_sync(score, lasting)
+    assert lasting.attempts == 3
+    refusing = FaultyNetwork(app, [])
+    with pytest.raises(UnknownObjective):
+        await anyio.to_thread.run_sync(score, refusing)
+    assert refusing.attempts == 1
 
 
 async def test_lasting_faults_end_with_their_error(start_app: StartApp) -> None:
