@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from steerward.engine.answer import AnswerBuilder
 from steerward.engine.batcher import split_group
 from steerward.engine.items import Chunk, ItemOutput, ScoringItem
 from steerward.engine.observation import Observer
-from steerward.engine.tokenization import TokenizerPool, estimate_tokens, placed
+from steerward.engine.tokenization import TokenizerPool, placed
 from steerward.engine.worker import Worker
 from steerward.metrics import Metrics
 from steerward.models.packing import Group
@@ -76,10 +76,6 @@ class Engine:
         self._pool = TokenizerPool(model, num_threads=config.tokenizer_threads)
         self._state: State = "starting"
         self._reason = "the model is warming up"
-        self._tokenising_tokens = 0
-        self._in_flight = 0
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
         self._warm: Future[None] = Future()
         self._started_at = int(time.time())
 
@@ -101,7 +97,7 @@ class Engine:
     @property
     def queued_tokens(self) -> int:
         """Tokens that wait for the device, with a guess for texts that are being tokenised."""
-        return self._worker.queued_tokens + self._tokenising_tokens
+        return self._worker.queued_tokens + self._pool.pending_tokens
 
     def start(self) -> None:
         """Start the worker; `is_ready` turns true when it is warm."""
@@ -129,8 +125,8 @@ class Engine:
         limit_s = self._config.request_timeout_s
         timeout_s = min(request.timeout_s or limit_s, limit_s)
         try:
-            async with asyncio.timeout(timeout_s), self._counted():
-                groups = await self._tokenise(request)
+            async with asyncio.timeout(timeout_s):
+                groups = await self._pool.encode(request.items)
                 tokenised_at = time.perf_counter()
                 outputs = await self._compute(request, groups)
         except TimeoutError:
@@ -151,18 +147,9 @@ class Engine:
         return Scored(answer, stages)
 
     def begin_drain(self) -> None:
-        """Take no more requests."""
+        """Take no more requests; those in flight are finished."""
         if self._state in ("starting", "ready"):
             self._set_state("draining", "the server is shutting down")
-
-    async def drain(self, *, timeout_s: float) -> bool:
-        """Take no more requests; return whether those in flight finished in time."""
-        self.begin_drain()
-        try:
-            await asyncio.wait_for(self._is_idle.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
 
     def close(self) -> None:
         """Answer what still waits with `NotReady` and stop all threads."""
@@ -212,26 +199,6 @@ class Engine:
                 f"{queued:,} tokens wait already, limit {limit:,}; try again later",
                 retry_after_s=min(max(wait_s, 1.0), 60.0),
             )
-
-    @contextlib.asynccontextmanager
-    async def _counted(self) -> AsyncIterator[None]:
-        """Count a request as in flight."""
-        self._in_flight += 1
-        self._is_idle.clear()
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            if self._in_flight == 0:
-                self._is_idle.set()
-
-    async def _tokenise(self, request: ScoreRequest) -> list[list[Group]]:
-        estimate = estimate_tokens(request.items)
-        self._tokenising_tokens += estimate
-        try:
-            return await self._pool.encode(request.items)
-        finally:
-            self._tokenising_tokens -= estimate
 
     async def _compute(
         self, request: ScoreRequest, groups: Sequence[Sequence[Group]]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
+from steerward.models.chat import EncodedConversation
 from steerward.models.packing import Group, group_conversations
 from steerward.models.reward_model import RewardModel
-from steerward.protocol.errors import SteerwardError
+from steerward.protocol.errors import NotReady, SteerwardError
 from steerward.protocol.scoring import ScoreItem
 
 
@@ -23,30 +25,68 @@ class TokenizerPool:
     def __init__(self, model: RewardModel, *, num_threads: int) -> None:
         self._model = model
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="steerward-tokenizer")
+        self._counting = threading.Lock()
+        self._pending_tokens = 0
+
+    @property
+    def pending_tokens(self) -> int:
+        """A guess of the tokens that wait for a thread or keep one busy."""
+        return self._pending_tokens
 
     async def encode(self, items: Sequence[ScoreItem]) -> list[list[Group]]:
         """Return the groups of each item: one as a rule.
 
+        A caller who is cancelled leaves its thread busy until the candidate at hand is encoded;
+        so long its tokens are pending.
+
         Raises:
             InvalidRequest: If the template refuses the turns of an item; its place is named.
             InputTooLong: If a candidate with its prompt is over the limit; its place is named.
+            NotReady: If the pool is closed before a thread took the items.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._encode, list(items))
+        estimate = estimate_tokens(items)
+        is_abandoned = threading.Event()
+        job = self._pool.submit(self._encode, list(items), is_abandoned)
+        self._add_pending(estimate)
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is None or caller.cancelling():
+                raise
+            # The job was cancelled and not its caller.
+            raise NotReady("the server is shutting down", retry_after_s=5.0) from None
+        finally:
+            is_abandoned.set()
+            # Here and now, unless the job outlives its caller.
+            job.add_done_callback(lambda _: self._add_pending(-estimate))
 
     def close(self) -> None:
-        """Stop the threads; what they have begun is finished and dropped."""
+        """Stop the threads; what they have begun is finished, the rest gets `NotReady`."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _encode(self, items: Sequence[ScoreItem]) -> list[list[Group]]:
-        return [self._encode_item(i, item) for i, item in enumerate(items)]
+    def _add_pending(self, tokens: int) -> None:
+        with self._counting:
+            self._pending_tokens += tokens
 
-    def _encode_item(self, index: int, item: ScoreItem) -> list[Group]:
+    def _encode(
+        self, items: Sequence[ScoreItem], is_abandoned: threading.Event
+    ) -> list[list[Group]]:
+        return [self._encode_item(i, item, is_abandoned) for i, item in enumerate(items)]
+
+    def _encode_item(
+        self, index: int, item: ScoreItem, is_abandoned: threading.Event
+    ) -> list[Group]:
         context = [message.model_dump() for message in item.context]
+        conversations: list[EncodedConversation] = []
         try:
-            return group_conversations(self._model.encode(context, item.answers))
+            for conversation in self._model.encode_each(context, item.answers):
+                if is_abandoned.is_set():
+                    raise CancelledError
+                conversations.append(conversation)
         except SteerwardError as error:
             raise placed(error, index, item) from error
+        return group_conversations(conversations)
 
 
 def placed(error: SteerwardError, index: int, item: ScoreItem) -> SteerwardError:

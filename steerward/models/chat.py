@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -110,11 +110,15 @@ class ChatEncoder:
             InvalidRequest: If the template refuses the turns, or rewrites them so that content
                 and template cannot be told apart.
         """
+        return list(self.encode_each(context, answers))
+
+    def encode_each(
+        self, context: Sequence[Turn], answers: Sequence[str]
+    ) -> Iterator[EncodedConversation]:
+        """Yield what `encode` returns; nothing is rendered before it is asked for."""
         memo: dict[tuple[bool, str], Encoding] = {}
-        return [
-            self._encode_one([*context, {"role": "assistant", "content": answer}], memo)
-            for answer in answers
-        ]
+        for answer in answers:
+            yield self._encode_one([*context, {"role": "assistant", "content": answer}], memo)
 
     def _encode_one(
         self, turns: Sequence[Turn], memo: dict[tuple[bool, str], Encoding]

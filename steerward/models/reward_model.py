@@ -5,7 +5,7 @@ Axis legend: T packed tokens, N candidates, P prompts, K objectives, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -107,8 +107,13 @@ class RewardModel(nn.Module):
             InvalidRequest: If the chat template refuses the turns.
             InputTooLong: If a conversation is longer than `max_input_tokens`.
         """
-        conversations = self.chat.encode(context, answers)
-        for i, conversation in enumerate(conversations):
+        return list(self.encode_each(context, answers))
+
+    def encode_each(
+        self, context: Sequence[Turn], answers: Sequence[str]
+    ) -> Iterator[EncodedConversation]:
+        """Yield what `encode` returns; after one that is too long, nothing more is encoded."""
+        for i, conversation in enumerate(self.chat.encode_each(context, answers)):
             length = len(conversation.ids)
             if length > self.max_input_tokens:
                 raise InputTooLong(
@@ -117,7 +122,7 @@ class RewardModel(nn.Module):
                     f"limit {self.max_input_tokens:,}; shorten them, they are never cut here",
                     param=f"candidates[{i}]",
                 )
-        return conversations
+            yield conversation
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> RewardOutput:

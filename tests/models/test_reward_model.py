@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -182,6 +182,21 @@ def test_over_long_candidate_is_refused_with_both_lengths(armorm: RewardModel) -
     with pytest.raises(InputTooLong, match=r"3,0\d\d tokens .* limit 2,048") as caught:
         armorm.encode([{"role": "user", "content": "hi"}], ["short", "y " * 3000])
     assert caught.value.param == "candidates[1]"
+
+
+def test_nothing_is_encoded_after_an_over_long_candidate(armorm: RewardModel) -> None:
+    class Watched(list[str]):
+        num_read = 0
+
+        def __iter__(self) -> Iterator[str]:
+            for answer in super().__iter__():
+                self.num_read += 1
+                yield answer
+
+    answers = Watched(["short", "y " * 3000, *["never looked at"] * 20])
+    with pytest.raises(InputTooLong):
+        armorm.encode([{"role": "user", "content": "hi"}], answers)
+    assert answers.num_read == 2
 
 
 def test_longest_allowed_input_is_scored_whole(armorm: RewardModel) -> None:
