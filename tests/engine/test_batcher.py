@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from itertools import pairwise
 
 from hypothesis import given
@@ -11,24 +12,31 @@ from hypothesis import strategies as st
 
 from steerward.engine.batcher import split_group, take_batch
 from steerward.engine.items import Chunk, ScoringItem
+from steerward.engine.prefix import merge_groups
 from steerward.models.packing import Group
 
+# Few and of different lengths, so that neighbours often share one.
+prefixes = st.sampled_from([[1], [2], [1] * 10])
 
-def chunk(num_tokens: int, *, is_cancelled: bool = False) -> Chunk:
+
+def chunk(num_tokens: int, *, is_cancelled: bool = False, prefix: Sequence[int] = (1,)) -> Chunk:
     loop = asyncio.new_event_loop()
     item = ScoringItem(loop.create_future(), enqueued_at=0.0, is_cancelled=is_cancelled)
     loop.close()
-    return Chunk(item, 0, Group([1], [[1] * (num_tokens - 1)], 0), num_tokens)
+    group = Group(prefix, [[1] * (num_tokens - len(prefix))], 0)
+    return Chunk(item, 0, group, num_tokens)
 
 
 @given(
-    sizes=st.lists(st.tuples(st.integers(2, 50), st.booleans()), max_size=30),
+    sizes=st.lists(st.tuples(st.integers(11, 50), st.booleans(), prefixes), max_size=30),
     max_tokens=st.integers(1, 60),
 )
 def test_every_living_chunk_runs_once_in_order_within_the_budget(
-    sizes: list[tuple[int, bool]], max_tokens: int
+    sizes: list[tuple[int, bool, list[int]]], max_tokens: int
 ) -> None:
-    chunks = [chunk(size, is_cancelled=cancelled) for size, cancelled in sizes]
+    chunks = [
+        chunk(size, is_cancelled=cancelled, prefix=prefix) for size, cancelled, prefix in sizes
+    ]
     queue = deque(chunks)
     ran: list[Chunk] = []
     left = 0
@@ -38,11 +46,20 @@ def test_every_living_chunk_runs_once_in_order_within_the_budget(
         left += left_tokens
         if oldest is not None:
             assert batch[0] is oldest
-        total = sum(c.num_tokens for c in batch)
-        assert total <= max_tokens or len(batch) == 1
+        merged, _ = merge_groups([c.group for c in batch])
+        assert sum(group.num_tokens for group in merged) <= max_tokens or len(batch) == 1
         ran.extend(batch)
     assert ran == [c for c in chunks if not c.item.is_cancelled]
-    assert left == sum(size for size, _ in sizes)
+    assert left == sum(size for size, _, _ in sizes)
+
+
+def test_chunks_that_share_a_prompt_pay_for_it_once() -> None:
+    prompt = list(range(30))
+    queue = deque([chunk(40, prefix=prompt), chunk(40, prefix=list(prompt)), chunk(40)])
+    batch, left_tokens = take_batch(queue, max_tokens=50)
+    assert len(batch) == 2
+    assert left_tokens == 80
+    assert len(queue) == 1
 
 
 @given(
@@ -54,12 +71,25 @@ def test_split_group_keeps_every_suffix_whole_and_in_order(
     prefix: int, suffixes: list[int], max_tokens: int
 ) -> None:
     group = Group(list(range(prefix)), [[i] * n for i, n in enumerate(suffixes)], prefix - 1)
+    room = max(max_tokens - prefix, max_tokens // 2)
     parts = split_group(group, max_tokens=max_tokens)
     assert [s for part in parts for s in part.suffixes] == group.suffixes
     for part in parts:
         assert part.prefix == group.prefix
         assert part.gating_position == group.gating_position
-        assert part.num_tokens <= max_tokens or len(part.suffixes) == 1
+        assert part.num_tokens - prefix <= room or len(part.suffixes) == 1
     # Neighbours would not have fitted together: no forward pass is wasted.
     for one, two in pairwise(parts):
-        assert one.num_tokens + len(two.suffixes[0]) > max_tokens
+        assert one.num_tokens - prefix + len(two.suffixes[0]) > room
+
+
+def test_prompt_longer_than_the_budget_is_still_computed_once() -> None:
+    group = Group([1] * 2100, [[2] * 100] * 8, gating_position=0)
+    (part,) = split_group(group, max_tokens=2048)
+    assert part.num_tokens == 2900
+
+
+def test_prompt_within_the_budget_keeps_the_pass_within_it() -> None:
+    group = Group([1] * 500, [[2] * 100] * 40, gating_position=0)
+    parts = split_group(group, max_tokens=2048)
+    assert [part.num_tokens for part in parts] == [2000, 2000, 1500]
