@@ -10,6 +10,10 @@ C channels of a head.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +24,30 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from steerward.models.packing import PackedBatch, Segment
 
 PACKED_ATTENTION = "steerward_packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Sliding windows and chunks of attention that forward passes asked for, in tokens."""
+
+    of_masks: set[int] = field(default_factory=set[int])
+    """What the masks were to hold."""
+    of_layers: set[int] = field(default_factory=set[int])
+    """What the layers passed on, and packed attention keeps."""
+
+
+_watched: ContextVar[Windows | None] = ContextVar("watched", default=None)
+
+
+@contextmanager
+def watched_windows() -> Iterator[Windows]:
+    """Collect the windows that forward passes in this context ask for."""
+    windows = Windows()
+    token = _watched.set(windows)
+    try:
+        yield windows
+    finally:
+        _watched.reset(token)
 
 
 def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' interface)
@@ -64,6 +92,8 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
         raise NotImplementedError("the backbone attends in both directions; it must be causal")
     if attention_mask is not None or s_aux is not None or position_bias is not None or dropout:
         raise NotImplementedError("masks, attention sinks, position biases and dropout")
+    if sliding_window is not None and (watched := _watched.get()) is not None:
+        watched.of_layers.add(sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # On a CPU the fused operator's backward takes longer than the plain products.
     trains_on_cpu = torch.is_grad_enabled() and query.requires_grad and query.device.type == "cpu"
@@ -138,8 +168,10 @@ def _explicit(
     return torch.bmm(weights, values[0])[None]
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
+def _no_mask(*_: Any, local_size: int | None = None, **__: Any) -> None:
     """Build no mask: the layout stands in for it."""
+    if local_size is not None and (watched := _watched.get()) is not None:
+        watched.of_masks.add(local_size)
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)

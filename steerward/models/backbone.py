@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from steerward.models.attention import PACKED_ATTENTION
+from steerward.models.attention import PACKED_ATTENTION, watched_windows
 from steerward.models.packing import Group, PackedBatch, pack
 from steerward.protocol.errors import CheckpointRefused
 
@@ -52,7 +53,10 @@ class Backbone(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        self._check_packing()
+        with watched_windows() as windows:
+            self._check_packing()
+        # Some families put a window into their mask only, which packed attention does without.
+        self._lost_windows = windows.of_masks - windows.of_layers
         self.model.set_attn_implementation(PACKED_ATTENTION)
 
     @classmethod
@@ -119,15 +123,21 @@ class Backbone(nn.Module):
 
     @property
     def max_positions(self) -> int:
-        """Longest sequence the positions reach.
+        """Longest sequence that the positions reach and packed batches compute exactly.
+
+        That is less than the positions reach where the family keeps a sliding window or chunks
+        of attention out of its layers: up to their size they change nothing. So it is with long
+        RoPE, which rotates a whole batch by other frequencies as soon as one sequence is longer
+        than its original positions: up to these, no score depends on its neighbours.
 
         Raises:
             CheckpointRefused: If the configuration does not say.
         """
-        limit: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        config = self.config.get_text_config()
+        limit: int | None = getattr(config, "max_position_embeddings", None)
         if limit is None:
             raise CheckpointRefused("config.json does not say max_position_embeddings")
-        return limit
+        return min([limit, *self._lost_windows, *_original_positions(config)])
 
     @property
     def vocabulary_size(self) -> int:
@@ -198,6 +208,18 @@ class Backbone(nn.Module):
             f"a {self.config.model_type} backbone cannot be scored in packed batches: {reason}; "
             "it must be a causal decoder whose layers call transformers' attention interface"
         )
+
+
+def _original_positions(config: PretrainedConfig) -> list[int]:
+    """Return the lengths beyond which long RoPE changes its frequencies."""
+    parameters: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    # One mapping for all layers, or one for each type of layer.
+    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    return [
+        one["original_max_position_embeddings"]
+        for one in each
+        if one.get("rope_type") == "longrope"
+    ]
 
 
 @contextmanager

@@ -13,14 +13,16 @@ from transformers import (
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    Phi3Config,
+    PhimoeConfig,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
 )
 
 from steerward.models.checkpoint import load_reward_model
-from steerward.models.packing import group_conversations
-from steerward.protocol.errors import CheckpointRefused
+from steerward.models.packing import Group, group_conversations
+from steerward.protocol.errors import CheckpointRefused, InputTooLong
 from tests.checkpoints import edit_tensors, save_sequence_classifier
 
 SIZES = {
@@ -73,6 +75,58 @@ def test_family_scores_as_transformers_does(tmp_path: Path, family: str) -> None
         alone = torch.cat([reference(torch.tensor([c.ids])).logits for c in conversations])
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
     assert max(len(c.ids) for c in conversations) > 4 * 12  # well beyond the window
+
+
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3],
+    "long_factor": [2.0, 4.0, 8.0, 16.0],
+    "original_max_position_embeddings": 96,
+}
+DYNAMIC_ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("config", "reach"),
+    [
+        (Phi3Config(**SIZES, rope_parameters=LONG_ROPE, original_max_position_embeddings=96), 96),
+        (LlamaConfig(**SIZES, rope_parameters=DYNAMIC_ROPE), 512),
+    ],
+    ids=["longrope", "dynamic"],
+)
+def test_rope_that_follows_the_longest_sequence_reaches_as_far_as_it_stays_put(
+    tmp_path: Path, config: PretrainedConfig, reach: int
+) -> None:
+    reference = save_sequence_classifier(tmp_path, config)
+    model = load_reward_model(tmp_path, device="cpu")
+    assert model.max_input_tokens == reach
+    ids = [(5 * i) % 1000 for i in range(40)]
+    longest = Group([1] * 8, [[2] * (reach - 8)], gating_position=0)
+    beside = model.score([Group(ids[:20], [ids[20:]], 0), longest]).rewards_NK[:1]
+    with torch.inference_mode():
+        alone = reference(torch.tensor([ids])).logits
+    torch.testing.assert_close(beside, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_window_of_the_mask_alone_limits_what_is_scored(tmp_path: Path) -> None:
+    config = PhimoeConfig(**SIZES, sliding_window=24, num_local_experts=2)
+    reference = save_sequence_classifier(tmp_path, config)
+    model = load_reward_model(tmp_path, device="cpu")
+    assert model.max_input_tokens == 24
+    ids = [(5 * i) % 1000 for i in range(24)]
+    packed = model.score([Group(ids[:12], [ids[12:]], 0)]).rewards_NK
+    with torch.inference_mode():
+        alone = reference(torch.tensor([ids])).logits
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+    with pytest.raises(InputTooLong, match="limit 24"):
+        model.encode([QUESTION], ANSWERS)
+
+
+@pytest.mark.parametrize("family", ["mistral-sliding-window", "gemma2"])
+def test_window_of_the_layers_limits_nothing(tmp_path: Path, family: str) -> None:
+    save_sequence_classifier(tmp_path, FAMILIES[family])
+    assert load_reward_model(tmp_path, device="cpu").max_input_tokens == 512
 
 
 def test_bert_as_a_decoder_is_a_causal_backbone(tmp_path: Path) -> None:
