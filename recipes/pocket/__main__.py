@@ -34,7 +34,7 @@ class PocketConfig(Settings):
     """Folder for everything on the way; a stopped run goes on from it."""
     steps: int = Field(default=2200, ge=1)
     """Optimiser steps of the backbone: about 2 seconds each on 2 cores."""
-    unseen_steps: int = Field(default=300, ge=1)
+    unseen_steps: int = Field(default=200, ge=1)
     """Optimiser steps of the run with sources left out."""
     seed: int = 0
     """Of everything."""
@@ -55,7 +55,7 @@ def main() -> None:
         config.unseen_steps,
         config.seed,
         left_out=UNSEEN,
-        max_rows=600,
+        max_rows=300,
     )
     for run in (whole, partial):
         train(run)

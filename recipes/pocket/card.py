@@ -18,6 +18,8 @@ SOURCES = Path(__file__).with_name("sources.json")
 _GOALS = {"harmlessness": 0.75, "compliance": 0.82, "helpfulness": 0.55, "truthfulness": 0.45}
 _GOAL_ACCURACY, _GOAL_MARGIN, _GOAL_LENGTH = 0.70, 0.03, 0.2
 
+_NAMES = {"score": "gated score"}
+
 _HEADER = """---
 license: apache-2.0
 language: en
@@ -33,8 +35,10 @@ tokens, English. It ships with Steerward so that scoring works the minute it is 
 that everything around it can be tried on a laptop. It is a small model trained on public data:
 below is what it can do, and what it cannot.
 
-All figures are on the test split, whose prompts occur nowhere in training (weight version
-`{weight_version}`). Intervals are 95 %, by resampling prompts.
+Figures are on the test split, whose prompts occur nowhere in training (weight version
+`{weight_version}`); the exception is `lamp`, which has one prompt for all its texts, so that there
+only the texts are new. Intervals are 95 %, by resampling prompts; with a handful of prompts they
+mean little.
 """
 
 _LIMITS = """
@@ -48,8 +52,8 @@ _LIMITS = """
   the test split on your own data.
 - Scores compare answers to one prompt. They are not calibrated across prompts.
 - `verbosity` is no human label: it is the logarithm of the response's length in characters.
-- The last of its positions are trained on few texts: most conversations in the data have fewer
-  than 500 tokens. Longer ones than {positions:,} tokens are refused, never cut.
+- Most conversations in the data have fewer than 500 tokens, the longest of training 1,675;
+  positions beyond are only stretched from those before. Over {positions:,} tokens it refuses.
 - The harmlessness labels come from red-team prompts in English. It is no content filter.
 - Several sources were rated by GPT-3.5 and GPT-4, whose tastes it has learnt too.
 """
@@ -92,10 +96,10 @@ def _goals(report: Report) -> str:
     pairs, length = report["pairs"], report["length"]
     margin = pairs["one global weighting"]["score_minus_this"]
     rows = [
-        _goal("pair accuracy, gated score", pairs["gated score"]["value"], _GOAL_ACCURACY),
+        _goal("pair accuracy, gated score", pairs["score"]["value"], _GOAL_ACCURACY),
         _goal("... above one global weighting", margin["value"], _GOAL_MARGIN),
         *(
-            _goal(f"Spearman, {name}", report["objectives"][name]["spearman"], goal)
+            _goal(f"Spearman, {name}", report["objectives"].get(name, {}).get("spearman"), goal)
             for name, goal in _GOALS.items()
         ),
     ]
@@ -112,7 +116,9 @@ def _goals(report: Report) -> str:
     return "\n## Goals\n\n" + _table(["quantity", "value", "goal", ""], rows)
 
 
-def _goal(name: str, value: float, goal: float) -> list[str]:
+def _goal(name: str, value: float | None, goal: float) -> list[str]:
+    if value is None:
+        return [name, "none", f"at least {goal}", "missed: the head was dropped"]
     return [name, f"{value:.3f}", f"at least {goal}", "met" if value >= goal else "missed"]
 
 
@@ -124,8 +130,10 @@ def _objectives(report: Report, heads: Report, gate: Report) -> str:
         rows.append(
             [
                 f"`{name}`",
-                f"{entry['spearman']:.2f}",
-                f"{entry['pearson']:.2f}",
+                _two_digits(entry["spearman"]),
+                _two_digits(entry["spearman_within_sources"]),
+                _two_digits(entry["spearman_of_source_means"]),
+                _two_digits(entry["pearson"]),
                 f"{entry['mse']:.3f} / {entry['label_variance']:.3f}",
                 str(entry["rows"]),
                 f"{reference[name]['mean']:.2f} +- {reference[name]['std']:.2f}",
@@ -134,57 +142,65 @@ def _objectives(report: Report, heads: Report, gate: Report) -> str:
             ]
         )
     columns = [
-        "objective", "Spearman", "Pearson", "MSE / label variance", "test rows",
-        "reference mean +- std", "verbosity penalty", "labels (range that maps to 0..1)",
+        "objective", "Spearman", "within sources", "sources' means alone", "Pearson",
+        "MSE / label variance", "test rows", "reference mean +- std", "verbosity penalty",
+        "labels (range that maps to 0..1)",
     ]  # fmt: skip
-    text = "\n## Objectives\n\nRewards are on 0..1, unbounded.\n\n" + _table(columns, rows)
+    text = "\n## Objectives\n\nRewards are on 0..1, unbounded. Sources rate on levels of their own:"
+    text += " knowing the source alone would give the Spearman of the fourth column, and nothing"
+    text += " within sources.\n\n" + _table(columns, rows)
     if heads["dropped"]:
         dropped = ", ".join(
             f"{name} ({entry['spearman']:.2f})" for name, entry in heads["dropped"].items()
         )
         limit = heads["config"]["min_spearman"]
-        text += f"\nDropped, with a held-out Spearman below {limit}: {dropped}.\n"
+        text += "\nDropped, with a Spearman on held-out training prompts below"
+        text += f" {limit}: {dropped}.\n"
     return text
+
+
+def _two_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _pairs(report: Report) -> str:
     pairs = report["pairs"]
     pooled = [
         [
-            name,
+            _NAMES.get(name, name),
             _interval(entry),
-            "" if name == "gated score" else _difference(entry["score_minus_this"]),
+            "" if name == "score" else _difference(entry["score_minus_this"]),
         ]
         for name, entry in pairs.items()
     ]
     columns = ["", "pair accuracy", "gated score is better by"]
-    text = f"\n## Pairs\n\n{pairs['gated score']['pairs']} pairs, pooled. The best single"
-    text += " objective is chosen on the test pairs themselves, which favours it.\n\n"
-    text += _table(columns, pooled) + "\n"
-    return text + _by_source(pairs)
+    text = f"\n## Pairs\n\n{pairs['score']['pairs']} pairs, pooled. The best single objective is"
+    text += " chosen on the test pairs themselves, which favours it.\n\n"
+    return text + _table(columns, pooled) + "\n" + _by_source(pairs)
 
 
 def _by_source(pairs: Report) -> str:
-    others = [name for name in pairs if name != "gated score"]
+    others = [name for name in pairs if name != "score"]
     rows = [
         [
             source,
             str(entry["pairs"]),
+            str(entry["prompts"]),
             _interval(entry),
             *(f"{pairs[name]['sources'][source]['value']:.2f}" for name in others),
         ]
-        for source, entry in pairs["gated score"]["sources"].items()
+        for source, entry in pairs["score"]["sources"].items()
     ]
-    return _table(["source", "pairs", "gated score", *others], rows)
+    return _table(["source", "pairs", "prompts", "gated score", *others], rows)
 
 
 def _unseen(report: Report, run: Run) -> str:
     names = ", ".join(sorted(run.left_out))
     text = f"\n## Sources never seen\n\nA second model, trained for {run.steps} steps without"
     text += f" {names}, measured on all pairs of these whose prompts it had not seen either"
-    text += f" ({report['pairs']['gated score']['pairs']}).\n\n"
+    text += f" ({report['pairs']['score']['pairs']}).\n\n"
     return text + _by_source(report["pairs"]) + "\nPooled: " + "; ".join(
-        f"{name} {_interval(entry)}" for name, entry in report["pairs"].items()
+        f"{_NAMES.get(name, name)} {_interval(entry)}" for name, entry in report["pairs"].items()
     ) + ".\n"  # fmt: skip
 
 
@@ -210,18 +226,20 @@ def _length(report: Report, gate: Report) -> str:
                 f"{length['accuracy_without_transform']:.3f}",
             ],
             [
-                "held-out pair accuracy, gate trained for it",
+                "pair accuracy on held-out training prompts, a gate trained for each",
                 f"{gate['held_out_accuracy']:.3f}",
                 f"{gate['held_out_accuracy_without_transform']:.3f}",
             ],
         ],
     )
-    return text + "\nThe last line is the price of freeing the score from length.\n"
+    text += "\nWithout: the same scale of each objective, but no verbosity taken off. The last line"
+    text += " is the price of freeing the score from length; the backbone has seen those prompts,"
+    return text + " so compare its two figures only with each other.\n"
 
 
 def _limits(report: Report) -> str:
     return _LIMITS.format(
-        accuracy=report["pairs"]["gated score"]["value"],
+        accuracy=report["pairs"]["score"]["value"],
         longer=report["pairs"]["longer wins"]["value"],
         positions=report["max_input_tokens"],
     )

@@ -162,7 +162,7 @@ def measure(run: Run) -> None:
             reward_model=str(run.checkpoint),
             data=data,
             fit_data=pairs,
-            max_fit_pairs=2000,
+            max_fit_pairs=1500,
             objectives=OBJECTIVES,
             out=run.report,
             split="unseen" if is_partial else "test",
