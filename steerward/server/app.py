@@ -26,16 +26,15 @@ Send prompts with candidates to `POST /v1/score`. Errors have OpenAI's shape; 42
 
 def create_app(config: ServeConfig, engines: Mapping[str, Engine], metrics: Metrics) -> FastAPI:
     """Return the app; it starts the engines, and drains and closes them at the end."""
+    state = ServerState(engines, config, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for engine in engines.values():
             engine.start()
         yield
-        for engine in engines.values():
-            # uvicorn has waited for open requests already; what is left has had its time.
-            engine.begin_drain()
-            engine.close()
+        # uvicorn has waited for open requests already; what is left has had its time.
+        await state.close()
 
     app = FastAPI(
         title="Steerward",
@@ -44,8 +43,9 @@ def create_app(config: ServeConfig, engines: Mapping[str, Engine], metrics: Metr
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.state.steerward = ServerState(engines, config, metrics)
+    app.state.steerward = state
     app.include_router(score.router)
+    app.include_router(operations.keyed_router)
     app.include_router(operations.router)
     install_error_handlers(app)
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=config.max_body_bytes)

@@ -1,15 +1,32 @@
-"""Bearer keys, compared in constant time."""
+"""Bearer keys, compared in constant time, before anything of a body is read."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
 
-from pydantic import SecretStr
+from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from steerward.protocol.errors import Unauthorized
 from steerward.server.state import state_of
+
+
+class KeyedRoute(APIRoute):
+    """A route that needs a key where one is set.
+
+    FastAPI reads and parses the body before it runs dependencies: a check there would let
+    everybody make the server do so.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request of this route.
+
+        Raises:
+            Unauthorized: If a key is needed and missing or wrong.
+        """
+        require_key(Request(scope))
+        await super().handle(scope, receive, send)
 
 
 def require_key(request: Request) -> None:
@@ -18,21 +35,7 @@ def require_key(request: Request) -> None:
     Raises:
         Unauthorized: If it carries none, or a wrong one.
     """
-    _check(request, state_of(request).config.api_key)
-
-
-def require_key_for_metrics(request: Request) -> None:
-    """The same for metrics, unless they are public.
-
-    Raises:
-        Unauthorized: If a key is needed and missing or wrong.
-    """
-    config = state_of(request).config
-    if not config.public_metrics:
-        _check(request, config.api_key)
-
-
-def _check(request: Request, keys: Sequence[SecretStr]) -> None:
+    keys = state_of(request).config.api_key
     if not keys:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")

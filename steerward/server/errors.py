@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from email.message import Message
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -21,15 +21,12 @@ from steerward.protocol.validation import invalid_request
 from steerward.server.responses import error_response
 from steerward.server.state import state_of
 
-logger = logging.getLogger(__name__)
-
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make every error of the app an OpenAI error object."""
+    """Make every error of the app an OpenAI error object; the middleware sees to the unexpected."""
     app.add_exception_handler(SteerwardError, _on_steerward_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_unexpected)
 
 
 async def _on_steerward_error(request: Request, error: Exception) -> Response:
@@ -40,7 +37,24 @@ async def _on_steerward_error(request: Request, error: Exception) -> Response:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return await _on_steerward_error(request, invalid_request(error.errors()))
+    findings = error.errors()
+    if findings[0]["loc"] == ("body",) and not _is_json(request):
+        # Without the type FastAPI takes the bytes for the value.
+        return await _on_steerward_error(request, _not_sent_as_json(request))
+    return await _on_steerward_error(request, invalid_request(findings))
+
+
+def _is_json(request: Request) -> bool:
+    header = Message()
+    header["content-type"] = request.headers.get("content-type", "text/plain")
+    main, sub = header.get_content_maintype(), header.get_content_subtype()
+    return main == "application" and (sub == "json" or sub.endswith("+json"))
+
+
+def _not_sent_as_json(request: Request) -> InvalidRequest:
+    given = request.headers.get("content-type")
+    said = f"is sent as {brief(given)!r}" if given else "has no Content-Type"
+    return InvalidRequest(f"the body {said}; send Content-Type: application/json")
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -61,11 +75,3 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     response.status_code = error.status_code if error.status_code == 405 else mapped.status
     response.headers.update(error.headers or {})
     return response
-
-
-async def _on_unexpected(request: Request, error: Exception) -> Response:
-    logger.error("%s failed: %s", request.url.path, type(error).__name__, exc_info=error)
-    state_of(request).metrics.refusals.labels(SteerwardError.code).inc()
-    return error_response(
-        SteerwardError("the server made a mistake; its log has the cause under this request's id")
-    )

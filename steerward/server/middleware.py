@@ -1,4 +1,7 @@
-"""Around every request: id, body limit, access log, metrics. Plain ASGI, no copies of bodies."""
+"""Around every request: id, body limit, the unexpected, access log, metrics.
+
+Plain ASGI, no copies of bodies.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steerward.logs import request_id
 from steerward.metrics import Metrics
-from steerward.protocol.errors import InputTooLong
+from steerward.protocol.errors import InputTooLong, SteerwardError
 from steerward.server.responses import error_response
 
-logger = logging.getLogger("steerward.access")
+logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("steerward.access")
 
 _CLIENT_ID = re.compile(r"[\w.:-]{1,128}")
 
 
 class RequestMiddleware:
-    """Gives every request an id and a line in the log, and refuses bodies over the limit.
+    """Gives every request an id, an answer and a line in the log; refuses bodies over the limit.
 
     Args:
         app: The app inside.
@@ -44,7 +48,7 @@ class RequestMiddleware:
         current = given if _CLIENT_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
         token = request_id.set(current)
         began_at = time.perf_counter()
-        status = 500
+        status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -55,11 +59,17 @@ class RequestMiddleware:
 
         try:
             if self._is_declared_too_long(headers):
-                await self._refuse(scope, receive, send_with_id)
+                await self._answer(self._too_long(), scope, receive, send_with_id)
             else:
                 await self._run_limited(scope, receive, send_with_id)
+        # Here and not in a handler of Starlette's: those run outside, where the id is unknown.
+        except Exception as error:
+            logger.error("a request failed: %s", type(error).__name__, exc_info=error)
+            if status:
+                raise  # The answer has begun; the connection must break.
+            await self._answer(_unexpected(), scope, receive, send_with_id)
         finally:
-            self._record(scope, status, time.perf_counter() - began_at)
+            self._record(scope, status or 500, time.perf_counter() - began_at)
             request_id.reset(token)
 
     def _is_declared_too_long(self, headers: Headers) -> bool:
@@ -80,8 +90,9 @@ class RequestMiddleware:
 
         await self._app(scope, receive_limited, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = self._too_long()
+    async def _answer(
+        self, error: SteerwardError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         self._metrics.refusals.labels(error.code).inc()
         await error_response(error)(scope, receive, send)
 
@@ -96,10 +107,16 @@ class RequestMiddleware:
         route = getattr(scope.get("route"), "path", "unknown")
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_duration.labels(route).observe(duration_s)
-        logger.info(
+        access_logger.info(
             "%s %s %d",
             scope["method"],
             route,
             status,
             extra={"duration_ms": round(duration_s * 1e3, 2)},
         )
+
+
+def _unexpected() -> SteerwardError:
+    return SteerwardError(
+        "the server made a mistake; its log has the cause under this request's id"
+    )

@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import math
-import threading
-from collections.abc import Mapping
-from types import FrameType
+import socket
 
 import uvicorn
 
 from steerward.config import ServeConfig
-from steerward.engine.engine import Engine
 from steerward.engine.loading import load_engines
 from steerward.metrics import Metrics
 from steerward.server.app import create_app
+from steerward.server.state import ServerState
 
 logger = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """On SIGTERM: takes no more, finishes what is in flight, and at the deadline answers 503."""
+    """On SIGTERM: takes no more, finishes what is in flight, and at the deadline answers 503.
 
-    def __init__(
-        self, config: uvicorn.Config, engines: Mapping[str, Engine], *, drain_timeout_s: float
-    ) -> None:
+    The signal handler is uvicorn's and only sets a flag: it runs between any two instructions of
+    the main thread, which may hold a lock of the metrics just then.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config)
-        self._engines = engines
-        self._drain_timeout_s = drain_timeout_s
+        self._state = state
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        for engine in self._engines.values():
-            engine.begin_drain()
-        deadline = threading.Timer(self._drain_timeout_s, self._close_engines)
-        deadline.daemon = True
-        deadline.start()
-        super().handle_exit(sig, frame)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._state.begin_drain()
+        deadline = asyncio.create_task(self._close_at_deadline())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            deadline.cancel()
 
-    def _close_engines(self) -> None:
-        for engine in self._engines.values():
-            engine.close()
+    async def _close_at_deadline(self) -> None:
+        await asyncio.sleep(self._state.config.drain_timeout_s)
+        await self._state.close()
 
 
 def serve(config: ServeConfig) -> None:
@@ -70,7 +70,6 @@ def serve(config: ServeConfig) -> None:
             timeout_graceful_shutdown=math.ceil(config.drain_timeout_s) + 15,
             server_header=False,
         ),
-        engines,
-        drain_timeout_s=config.drain_timeout_s,
+        app.state.steerward,
     )
     server.run()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -39,6 +41,19 @@ class ServerState:
                 f"there is no model {brief(model)!r} here; known: {known}", param="model"
             )
         return engine
+
+    def begin_drain(self) -> None:
+        """Take no more requests."""
+        for engine in self.engines.values():
+            engine.begin_drain()
+
+    async def close(self) -> None:
+        """Close all engines at once: each answers what waits, and may take seconds to end."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(max_workers=max(1, len(self.engines))) as pool:
+            await asyncio.gather(
+                *(loop.run_in_executor(pool, engine.close) for engine in self.engines.values())
+            )
 
 
 def state_of(request: Request) -> ServerState:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 import steerward
 from steerward.protocol.errors import NotReady
 from steerward.protocol.scoring import ModelCard, ModelList
-from steerward.server.auth import require_key, require_key_for_metrics
+from steerward.server.auth import KeyedRoute, require_key
 from steerward.server.documentation import error_answers
 from steerward.server.responses import json_response
 from steerward.server.state import state_of
 
 router = APIRouter(tags=["operations"])
+"""Open to everyone."""
+keyed_router = APIRouter(tags=["operations"], route_class=KeyedRoute)
 
 
-@router.get(
+@keyed_router.get(
     "/v1/models",
     response_model=ModelList,
     responses=error_answers(401),
-    dependencies=[Depends(require_key)],
 )
 async def list_models(request: Request) -> Response:
     """Return the reward models with objectives, limits, weight version and queue."""
@@ -28,11 +29,11 @@ async def list_models(request: Request) -> Response:
     return json_response(ModelList(data=cards).model_dump())
 
 
-@router.get(
-    "/v1/models/{model}",
+# Whoever names a model may put slashes into the name.
+@keyed_router.get(
+    "/v1/models/{model:path}",
     response_model=ModelCard,
     responses=error_answers(401, 404, 422),
-    dependencies=[Depends(require_key)],
 )
 async def get_model(model: str, request: Request) -> Response:
     """Return one reward model."""
@@ -65,11 +66,13 @@ async def version() -> dict[str, str]:
     "/metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **error_answers(401)},
-    dependencies=[Depends(require_key_for_metrics)],
 )
 async def metrics(request: Request) -> Response:
-    """Return all metrics in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format; without a key only if they are public."""
+    state = state_of(request)
+    if not state.config.public_metrics:
+        require_key(request)
     return Response(
-        state_of(request).metrics.exposition(),
+        state.metrics.exposition(),
         media_type="text/plain; version=0.0.4; charset=utf-8",
     )

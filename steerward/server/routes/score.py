@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from steerward.engine.engine import Engine, Scored
 from steerward.protocol.scoring import ScoreRequest, ScoreResponse
-from steerward.server.auth import require_key
+from steerward.server.auth import KeyedRoute
 from steerward.server.documentation import error_answers
 from steerward.server.responses import json_response
 from steerward.server.state import state_of
 
-router = APIRouter(tags=["scoring"])
+router = APIRouter(tags=["scoring"], route_class=KeyedRoute)
 
 # The client's own code for a caller that has gone; nobody reads it but the log.
 _CLIENT_CLOSED_REQUEST = 499
@@ -24,7 +24,6 @@ _CLIENT_CLOSED_REQUEST = 499
     "/v1/score",
     response_model=ScoreResponse,
     responses=error_answers(401, 404, 413, 422, 429, 500, 503, 504),
-    dependencies=[Depends(require_key)],
 )
 async def score(body: ScoreRequest, request: Request) -> Response:
     """Score candidates, with the reasons if `explain` is set.
