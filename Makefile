@@ -43,7 +43,7 @@ format: setup
 	$(BIN)/ruff check --fix $(CHECKED)
 
 bench: setup
-	$(BIN)/python -m benchmarks.score_throughput
+	$(BIN)/python -m benchmarks.score_throughput --out benchmarks/results/$$(date +%F)-cpu-score_throughput.json
 
 # Train the model that ships, from the data in DATA, as the model card says.
 pocket: setup

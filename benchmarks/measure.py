@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -41,9 +42,9 @@ def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
     return {"median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]}
 
 
-def reset_peak_memory() -> None:
-    """Let the kernel's high-water mark of this process start anew."""
-    Path("/proc/self/clear_refs").write_text("5")
+def reset_peak_memory(pid: int | str = "self") -> None:
+    """Let the kernel's high-water mark of a process start anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak_memory_mib(pid: int | str = "self") -> float:
@@ -57,7 +58,10 @@ def peak_memory_mib(pid: int | str = "self") -> float:
 def environment() -> dict[str, Any]:
     """Return what a figure depends on."""
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     cpu = next(
         (
@@ -69,7 +73,7 @@ def environment() -> dict[str, Any]:
     )
     return {
         "commit": commit.stdout.strip(),
-        "command": " ".join(["python -m", Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
         "cpu": cpu,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -77,6 +81,12 @@ def environment() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _module() -> str:
+    """Return the name under which `python -m` runs this program again."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec else Path(sys.argv[0]).stem
 
 
 def finish(result: Mapping[str, Any], out: Path | None) -> None:

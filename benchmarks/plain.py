@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.workload import Item
-from steerward.models.checkpoint import load_reward_model
+from steerward.models.layout import read_heads
+from steerward.models.tensors import TensorFiles
 
 
 class PlainTransformers:
@@ -23,8 +25,9 @@ class PlainTransformers:
     def __init__(self, folder: Path) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
         self._backbone = AutoModel.from_pretrained(folder, attn_implementation="sdpa").eval()
-        # Heads, gate and positions are small and the same; only the way to run differs.
-        self._model = load_reward_model(folder, device="cpu")
+        # Heads, gate and transform are small and the same; only the way to run differs.
+        config = json.loads((folder / "config.json").read_text())
+        self._parts = read_heads(config, TensorFiles(folder))
 
     @torch.inference_mode()
     def score(self, items: Sequence[Item], *, batch_size: int) -> Tensor:
@@ -56,7 +59,7 @@ class PlainTransformers:
         # The token that closes the user's turn: the one before the last role marker.
         assistant = self._tokenizer.convert_tokens_to_ids("[ASSISTANT]")
         header = (batch["input_ids"] == assistant).int().argmax(dim=-1)
-        rewards_NK = self._model.heads(hidden[rows, last])
-        assert self._model.gate is not None
-        gates_NK = self._model.gate(hidden[rows, header - 1])
-        return ((rewards_NK @ self._model.transform) * gates_NK).sum(dim=-1)
+        rewards_NK = self._parts.heads(hidden[rows, last])
+        assert self._parts.gate is not None
+        gates_NK = self._parts.gate(hidden[rows, header - 1])
+        return ((rewards_NK @ self._parts.transform_KK) * gates_NK).sum(dim=-1)
