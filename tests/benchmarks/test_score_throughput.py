@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ class Constant(Subject):
     def __init__(self, score: float) -> None:
         self._score = score
 
-    def score(self, items: list[Item]) -> list[float]:
+    def score(self, items: Sequence[Item]) -> list[float]:
         return [self._score] * len(items)
 
     def close(self) -> None:
