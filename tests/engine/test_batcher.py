@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steerward.engine.batcher import split_group, take_batch
@@ -27,6 +27,7 @@ def chunk(num_tokens: int, *, is_cancelled: bool = False, prefix: Sequence[int] 
     return Chunk(item, 0, group, num_tokens)
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.tuples(st.integers(11, 50), st.booleans(), prefixes), max_size=30),
     max_tokens=st.integers(1, 60),
@@ -62,6 +63,7 @@ def test_chunks_that_share_a_prompt_pay_for_it_once() -> None:
     assert len(queue) == 1
 
 
+@settings(deadline=None)
 @given(
     prefix=st.integers(1, 30),
     suffixes=st.lists(st.integers(1, 30), min_size=1, max_size=12),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steerward.models.chat import EncodedConversation
@@ -14,6 +14,7 @@ from steerward.models.packing import Group, common_prefix_length, group_conversa
 ids = st.lists(st.integers(0, 5), max_size=12)
 
 
+@settings(deadline=None)
 @given(st.lists(ids, min_size=1, max_size=5))
 def test_common_prefix_is_the_longest(sequences: list[list[int]]) -> None:
     length = common_prefix_length(sequences)
@@ -22,6 +23,7 @@ def test_common_prefix_is_the_longest(sequences: list[list[int]]) -> None:
     assert len(set(longer)) > 1 or any(len(s) == length for s in sequences)
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 999),
     sizes=st.lists(
