@@ -93,13 +93,13 @@ class Retry:
         return backoff * random.uniform(0.75, 1.0)
 
 
-def client_headers(api_key: str | None) -> dict[str, bytes]:
+def client_headers(api_key: str | None) -> dict[bytes, bytes]:
     """Return the headers of every request.
 
     Raises:
         InvalidRequest: If no header can carry the key.
     """
-    headers = {"user-agent": b"steerward-client"}
+    headers = {b"user-agent": b"steerward-client"}
     if api_key is not None:
         if not api_key or not api_key.isprintable() or api_key != api_key.strip():
             raise InvalidRequest(
@@ -108,7 +108,7 @@ def client_headers(api_key: str | None) -> dict[str, bytes]:
                 param="api_key",
             )
         # As bytes: httpx would refuse what is not ASCII.
-        headers["authorization"] = f"Bearer {api_key}".encode()
+        headers[b"authorization"] = f"Bearer {api_key}".encode()
     return headers
 
 

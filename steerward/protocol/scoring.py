@@ -6,7 +6,7 @@ Requests refuse unknown keys; answers may grow, so the answer types keep keys th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -32,15 +32,21 @@ _MOST_KEYS = 32
 _MOST_OBJECTIVES = 1024
 
 
+def _num_keys(value: object) -> int:
+    return len(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else 0
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _has_few_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and len(value) > _MOST_KEYS:
+    def _has_few_keys(cls, value: object) -> object:
+        if _num_keys(value) > _MOST_KEYS:
             known = ", ".join(cls.model_fields)
-            raise ValueError(f"{len(value):,} keys; the known ones are {known}; remove the others")
+            raise ValueError(
+                f"{_num_keys(value):,} keys; the known ones are {known}; remove the others"
+            )
         return value
 
 
@@ -62,11 +68,11 @@ Text = Annotated[str, AfterValidator(_check_unicode)]
 """Text that a tokenizer can read; JSON escapes can spell what is none."""
 
 
-def _check_number_of_objectives(value: Any) -> Any:
-    if isinstance(value, Mapping) and len(value) > _MOST_OBJECTIVES:
+def _check_number_of_objectives(value: object) -> object:
+    if _num_keys(value) > _MOST_OBJECTIVES:
         raise ValueError(
-            f"{len(value):,} objectives, limit {_MOST_OBJECTIVES:,}; name only those that the "
-            "reward model has"
+            f"{_num_keys(value):,} objectives, limit {_MOST_OBJECTIVES:,}; name only those that "
+            "the reward model has"
         )
     return value
 
