@@ -74,6 +74,7 @@ class Engine:
             on_failure=self._become_failed,
         )
         self._pool = TokenizerPool(model, num_threads=config.tokenizer_threads)
+        self._observer.watch_queue(lambda: self.queued_tokens)
         self._state: State = "starting"
         self._reason = "the model is warming up"
         self._warm: Future[None] = Future()
@@ -143,7 +144,6 @@ class Engine:
             "total": time.perf_counter() - began_at,
         }
         self._observer.record_stages(stages)
-        self._observer.record_queue(self.queued_tokens)
         return Scored(answer, stages)
 
     def begin_drain(self) -> None:
@@ -207,7 +207,6 @@ class Engine:
         try:
             for item_groups in groups:
                 items.append(self._submit(item_groups))
-            self._observer.record_queue(self.queued_tokens)
             return [await item.future for item in items]
         except SteerwardError as error:
             if error.param is None:

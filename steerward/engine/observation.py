@@ -5,6 +5,8 @@ Axis legend: N candidates, P prompts, K objectives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -35,9 +37,9 @@ class Observer:
         """Record whether the model answers requests."""
         self._metrics.ready.labels(self._model).set(float(is_ready))
 
-    def record_queue(self, queued_tokens: int) -> None:
-        """Record how many tokens wait."""
-        self._metrics.queued_tokens.labels(self._model).set(queued_tokens)
+    def watch_queue(self, queued_tokens: Callable[[], int]) -> None:
+        """Let whoever reads the metrics see how many tokens wait then."""
+        self._metrics.queued_tokens.labels(self._model).set_function(queued_tokens)
 
     def record_stages(self, seconds: dict[str, float]) -> None:
         """Record how long a request spent in each stage."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from steerward.metrics import Metrics
 from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, pack
 from steerward.protocol.objectives import ObjectiveSet
+from tests.engine.conftest import StartEngine, request
 
 
 def test_gates_without_shares_leave_the_entropy_finite() -> None:
@@ -31,3 +33,27 @@ def test_gates_without_shares_leave_the_entropy_finite() -> None:
     total = read("steerward_gate_entropy_nats_sum", {"model": "m"})
     assert total == pytest.approx(math.log(2))
     assert read("steerward_non_finite_scores_total", {"model": "m"}) == 2
+
+
+@pytest.mark.anyio
+async def test_queue_gauge_falls_when_cancelled_tokens_are_skipped(
+    start_engine: StartEngine,
+) -> None:
+    """It kept the tokens of a cancelled request until the next request came."""
+    metrics = Metrics()
+    engine = await start_engine(metrics=metrics, max_batch_tokens=64)
+
+    def gauge() -> float | None:
+        return metrics.registry.get_sample_value("steerward_queued_tokens", {"model": "armorm"})
+
+    assert gauge() == 0
+    items = [{"prompt": f"prompt {i}", "candidates": ["word " * 300]} for i in range(300)]
+    task = asyncio.create_task(engine.score(request(items=items)))
+    while not engine.queued_tokens:
+        await asyncio.sleep(0.001)
+    assert gauge()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    async with asyncio.timeout(60):
+        while gauge():
+            await asyncio.sleep(0.001)
