@@ -48,12 +48,15 @@ class EngineConfig(Settings):
     reads_environment: ClassVar[bool] = True
 
     device: str = "auto"
-    """Where models compute: auto (CUDA where there is one), cpu, cuda, cuda:1 ..."""
+    """Where models compute: auto (CUDA where there is one), cpu, cuda or cuda:N."""
     dtype: Dtype = "auto"
-    """Of the backbone; auto is float32 on CPU and bfloat16 on CUDA. Heads are always float32."""
+    """Of the backbone; auto is float32 on CPU; on CUDA float16 where the checkpoint says that it
+    is stored so, else bfloat16. Heads are always float32."""
     max_batch_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens in one forward pass; one longer candidate runs alone. Higher raises throughput
-    on a GPU, and peak memory. Default: 2048 on CPU, 32768 on CUDA."""
+    """Tokens that one forward pass aims at. Behind a prompt that takes more than half of them,
+    candidates still share passes of up to half as many candidate tokens; one longer candidate
+    runs alone. Higher raises throughput on a GPU, and peak memory. Default: 2048 on CPU, 32768
+    on CUDA."""
     max_input_tokens: int | None = Field(default=None, ge=1)
     """Longest prompt plus candidate, in tokens; longer ones are refused with 413, never cut.
     Default: what the positions of the model reach, which is also the most."""

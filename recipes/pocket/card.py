@@ -146,7 +146,9 @@ def _objectives(report: Report, heads: Report, gate: Report) -> str:
         "MSE / label variance", "test rows", "reference mean +- std", "verbosity penalty",
         "labels (range that maps to 0..1)",
     ]  # fmt: skip
-    text = "\n## Objectives\n\nRewards are on 0..1, unbounded. Sources rate on levels of their own:"
+    text = "\n## Objectives\n\nRewards are in the unit of the labels, 0 at the mean of"
+    text += " the reference (all training responses); `ratings` adds the mean back. Sources"
+    text += " rate on levels of their own:"
     text += " knowing the source alone would give the Spearman of the fourth column, and nothing"
     text += " within sources.\n\n" + _table(columns, rows)
     if heads["dropped"]:

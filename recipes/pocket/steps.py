@@ -131,7 +131,6 @@ def _fit(run: Run, ratings: list[Path], pairs: list[Path]) -> None:
     run_heads(
         HeadsConfig(
             data=ratings,
-            pairs=pairs,
             embeddings=vectors,
             objectives=OBJECTIVES,
             out=heads,

@@ -33,6 +33,7 @@ from steerward.training.data.rows import (
 )
 from steerward.training.embeddings import answers_of
 from steerward.training.files import write_json
+from steerward.training.package import UNIT_SCALE
 from steerward.training.plot import plot_report
 from steerward.training.scored import Scored, score_rows
 from steerward.training.statistics import ClusterBootstrap, Floats, mean_within, spearman
@@ -90,12 +91,22 @@ def _objective_report(
     for k, name in enumerate(objectives):
         if name not in model.objectives.names:
             continue
-        rewards_N = ratings.rewards_NSK[:, 0, model.objectives.index(name)]
+        rewards_N = _on_label_scale(model, name, ratings)
         has_label = ~np.isnan(labels_NK[:, k])
         report[name] = _agreement_by_source(
             rewards_N[has_label], labels_NK[has_label, k], sources[has_label]
         )
     return report
+
+
+def _on_label_scale(model: RewardModel, name: str, ratings: Scored[RatedResponse]) -> Floats:
+    """Return the rewards of an objective on the 0..1 of the labels, where its scale is known."""
+    index = model.objectives.index(name)
+    rewards_N = ratings.rewards_NSK[:, 0, index]
+    scale = model.objectives.objectives[index].rating
+    if scale is None or scale.label != UNIT_SCALE:
+        return rewards_N
+    return scale.multiplier * rewards_N + scale.offset
 
 
 def _agreement_by_source(

@@ -13,7 +13,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class GatingData:
 
     prompts_NH: Tensor
     rewards_NSK: Tensor
-    """Raw rewards: chosen, then rejected."""
+    """Rewards before the transform: chosen, then rejected."""
     held_out_N: Tensor
     weights_N: Tensor
     """Chance of a pair to be drawn, up to a factor."""
@@ -87,6 +87,9 @@ class GateFit:
 def run_gating(config: GatingConfig) -> tuple[float, float]:
     """Fit the transform, train the gate, and write both with a report.
 
+    Rewards are centred on the mean of the reference set; packaging moves the heads' biases by
+    it, and says in each rating scale how to come back.
+
     Returns:
         Held-out accuracy of the gate, and of one trained without the transform.
 
@@ -98,6 +101,8 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
     version = fitted.weight_version
     places, data = _load_pairs(config, fitted)
     reference_NK = _reference_rewards(config, fitted.heads, version)
+    # Centred, so that which objectives a prompt's gates prefer sets no level of its scores.
+    data = replace(data, rewards_NSK=data.rewards_NSK - reference_NK.mean(dim=-2))
     if config.verbosity not in fitted.names:
         raise DatasetRefused(
             f"there is no objective {config.verbosity!r} among the heads: {', '.join(fitted.names)}"

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from steerward.models.checkpoint import OUTPUT_KEYS, load_reward_model
-from steerward.models.heads import HeadParts
+from steerward.models.heads import HeadParts, RewardHeads
 from steerward.models.native import BackboneReference, save_heads
 from steerward.models.packing import group_conversations
 from steerward.models.reward_model import RewardModel
@@ -29,7 +29,10 @@ from steerward.training.config import PackageConfig
 from steerward.training.data.rows import PreferencePair, load_rows
 from steerward.training.embeddings import answers_of
 from steerward.training.gating import Probe, read_gating
-from steerward.training.heads import read_heads
+from steerward.training.heads import FittedHeads, read_heads
+
+# What the labels of training are brought to.
+UNIT_SCALE = "0..1"
 
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 # Vectors and serving batch their sums differently; everything else is the same arithmetic.
@@ -60,7 +63,7 @@ def run_package(config: PackageConfig) -> Path:
         _copy_backbone(backbone, building)
     save_heads(
         building,
-        HeadParts("steerward", fitted.heads, gate, transform_KK),
+        HeadParts("steerward", _centred(fitted, report), gate, transform_KK),
         objectives=_objectives(fitted.report, report),
         backbone=reference,
         details={"transform": report["transform"]},
@@ -85,13 +88,20 @@ def _check_versions(
         raise CheckpointRefused("heads and gate have other objectives; train the gate again")
 
 
+def _centred(fitted: FittedHeads, gate: Mapping[str, Any]) -> RewardHeads:
+    """Return the heads with the mean of the reference set at 0, as the gate has learnt them."""
+    means_K = torch.tensor([gate["reference"][name]["mean"] for name in fitted.names])
+    assert fitted.heads.bias is not None
+    return RewardHeads(fitted.heads.weight, fitted.heads.bias - means_K)
+
+
 def _objectives(heads: Mapping[str, Any], gate: Mapping[str, Any]) -> ObjectiveSet:
     return ObjectiveSet(
         objectives=tuple(
             Objective(
                 name=name,
-                rating=RatingScale(label="0..1"),
-                reference_mean=gate["reference"][name]["mean"],
+                rating=RatingScale(label=UNIT_SCALE, offset=gate["reference"][name]["mean"]),
+                reference_mean=0.0,
                 reference_std=gate["reference"][name]["std"],
                 description=heads["descriptions"].get(name),
             )
