@@ -34,8 +34,8 @@ class PocketConfig(Settings):
     """Folder for everything on the way; a stopped run goes on from it."""
     steps: int = Field(default=2200, ge=1)
     """Optimiser steps of the backbone: about 2 seconds each on 2 cores."""
-    unseen_steps: int = Field(default=200, ge=1)
-    """Optimiser steps of the run with sources left out."""
+    unseen_steps: int = Field(default=200, ge=0)
+    """Optimiser steps of the run with sources left out; 0 leaves that run out."""
     seed: int = 0
     """Of everything."""
     ship: bool = False
@@ -49,17 +49,20 @@ def main() -> None:
     config = read_options(parser, PocketConfig, parser.parse_args())
     logs.set_up("warning", "text")
     whole = Run(config.data, config.work, config.steps, config.seed)
-    partial = Run(
-        config.data,
-        config.work / "unseen",
-        config.unseen_steps,
-        config.seed,
-        left_out=UNSEEN,
-        max_rows=300,
-    )
-    for run in (whole, partial):
-        train(run)
-        measure(run)
+    train(whole)
+    measure(whole)
+    partial = None
+    if config.unseen_steps:
+        partial = Run(
+            config.data,
+            config.work / "unseen",
+            config.unseen_steps,
+            config.seed,
+            left_out=UNSEEN,
+            max_rows=300,
+        )
+        train(partial)
+        measure(partial)
     write_card(whole, partial)
     if config.ship:
         ship(whole.checkpoint)

@@ -48,8 +48,7 @@ _LIMITS = """
   Use it to try, to test and to teach; for decisions about models load a large checkpoint.
 - It knows little about the world. Truthfulness is learnt mostly from short answers to common
   misconceptions; a confident falsehood elsewhere often gets a high reward.
-- On sources it never saw it is barely better than length (above). Do not expect the figures of
-  the test split on your own data.
+- Its test split has new prompts from the sources it was trained on. Expect less on your own data.
 - Scores compare answers to one prompt. They are not calibrated across prompts.
 - `verbosity` is no human label: it is the logarithm of the response's length in characters.
 - Most conversations in the data have fewer than 500 tokens, the longest of training 1,675;
@@ -59,9 +58,14 @@ _LIMITS = """
 """
 
 
-def write_card(whole: Run, partial: Run) -> None:
-    """Write card, report and plot into the checkpoint of the whole run."""
-    report, unseen = (read_report(run.report / "report.json") for run in (whole, partial))
+def write_card(whole: Run, partial: Run | None) -> None:
+    """Write card, report and plot into the checkpoint of the whole run.
+
+    Args:
+        whole: Run on all sources.
+        partial: Run with sources left out; None if there was none.
+    """
+    report = read_report(whole.report / "report.json")
     heads = json.loads((whole.work / "heads" / "heads.json").read_text())
     gate = json.loads((whole.work / "gate" / "gate.json").read_text())
     parts = [
@@ -69,7 +73,7 @@ def write_card(whole: Run, partial: Run) -> None:
         _goals(report),
         _objectives(report, heads, gate),
         _pairs(report),
-        _unseen(unseen, partial),
+        _unseen(partial),
         _length(report, gate),
         _limits(report),
         _training(whole),
@@ -79,7 +83,8 @@ def write_card(whole: Run, partial: Run) -> None:
     (folder / "README.md").write_text("".join(parts), encoding="utf-8")
     for name in ("report.json", "report.png"):
         shutil.copyfile(whole.report / name, folder / name)
-    shutil.copyfile(partial.report / "report.json", folder / "report-unseen.json")
+    if partial is not None:
+        shutil.copyfile(partial.report / "report.json", folder / "report-unseen.json")
 
 
 def _header(report: Report, heads: Report) -> str:
@@ -150,7 +155,8 @@ def _objectives(report: Report, heads: Report, gate: Report) -> str:
     text += " the reference (all training responses); `ratings` adds the mean back. Sources"
     text += " rate on levels of their own:"
     text += " knowing the source alone would give the Spearman of the fourth column, and nothing"
-    text += " within sources.\n\n" + _table(columns, rows)
+    text += " within sources. Ratings made the heads; pairs of a category shaped the backbone.\n\n"
+    text += _table(columns, rows)
     if heads["dropped"]:
         dropped = ", ".join(
             f"{name} ({entry['spearman']:.2f})" for name, entry in heads["dropped"].items()
@@ -196,7 +202,10 @@ def _by_source(pairs: Report) -> str:
     return _table(["source", "pairs", "prompts", "gated score", *others], rows)
 
 
-def _unseen(report: Report, run: Run) -> str:
+def _unseen(run: Run | None) -> str:
+    if run is None:
+        return "\n## Sources never seen\n\nNot measured for this model.\n"
+    report = read_report(run.report / "report.json")
     names = ", ".join(sorted(run.left_out))
     text = f"\n## Sources never seen\n\nA second model, trained for {run.steps} steps without"
     text += f" {names}, measured on all pairs of these whose prompts it had not seen either"
