@@ -41,7 +41,7 @@ def _objectives(axis: Axes, report: Mapping[str, Any]) -> None:
     axis.barh(names, values, color=_OURS)
     for y, (name, value) in enumerate(zip(names, values, strict=True)):
         axis.text(max(value, 0) + 0.01, y, f"{value:.2f} (n={entries[name]['rows']})", va="center")
-    axis.set_xlim(0, 1.15)
+    axis.set_xlim(0, 1.35)
     axis.set_xlabel("Spearman with the ratings")
     axis.set_title("objectives")
 
