@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH_INDEX_cuda :=
-CHECKED := steerward tests benchmarks recipes
+CHECKED := steerward tests benchmarks recipes docs
 
 .PHONY: setup serve test check bench format pocket clean
 
@@ -34,7 +34,7 @@ test: setup
 check: setup
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
-	$(BIN)/codespell $(CHECKED) docs README.md CHANGELOG.md
+	$(BIN)/codespell $(CHECKED) README.md CHANGELOG.md
 	$(BIN)/basedpyright --level error
 	$(BIN)/python -m pytest -q -p no:randomly tests/test_layers.py
 

@@ -13,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
 from steerward.config import ServeConfig
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
