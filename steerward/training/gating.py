@@ -282,11 +282,15 @@ def _probes(
     gate: GatingNetwork, places: Sequence[tuple[str, int]], data: GatingData, fit: TransformFit
 ) -> list[Probe]:
     # Held-out pairs have rewards of other heads than those that are served.
-    rows = torch.nonzero(~data.held_out_N).flatten().tolist()
+    rows: list[int] = torch.nonzero(~data.held_out_N).flatten().tolist()
     rows = rows[:: max(1, len(rows) // _NUM_PROBES)]
     gates_NK = gate(data.prompts_NH)
     scores_NS = scores(data.rewards_NSK, gates_NK, fit.transform_KK)
-    return [Probe(*places[n], scores_NS[n].tolist()) for n in rows]
+    probes: list[Probe] = []
+    for n in rows:
+        file, number = places[n]
+        probes.append(Probe(file, number, scores_NS[n].tolist()))
+    return probes
 
 
 def read_gating(folder: Path) -> tuple[GatingNetwork, Tensor, Mapping[str, Any]]:
