@@ -195,10 +195,9 @@ def _embed_file(
 
 def _chosen_rows(path: Path, config: EmbedConfig) -> list[tuple[int, Row]]:
     """Return the rows to embed, with their numbers in the file."""
-    schema: type[Row] = PreferencePair if is_pair_file(path) else RatedResponse
-    chosen = [
-        (n, row) for n, row in enumerate(load_rows([path], schema)) if row.split == config.split
-    ]
+    schema = PreferencePair if is_pair_file(path) else RatedResponse
+    rows: list[Row] = [*load_rows([path], schema)]
+    chosen = [(n, row) for n, row in enumerate(rows) if row.split == config.split]
     if config.max_rows is not None and len(chosen) > config.max_rows:
         # Evenly over the file, whose rows often lie in an order.
         step = len(chosen) / config.max_rows
