@@ -21,6 +21,7 @@ from recipes.pocket.steps import OBJECTIVES, Run, _minilm, measure, train
 from steerward.models.checkpoint import load_backbone, load_reward_model
 from steerward.models.packing import group_conversations, pack
 
+_ROWS = 120
 _GOOD = ["clear", "careful", "useful", "exact", "kind", "honest"]
 _BAD = ["rude", "vague", "wrong", "harsh", "lazy", "false"]
 # Sources of pairs, and a category that the objectives file knows.
@@ -67,7 +68,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("data"), random.Random(0)
     for source, ranges in attributes().items():
         rows: list[dict[str, Any]] = []
-        for i in range(36):
+        for i in range(_ROWS):
             quality = rng.random()
             ratings = {name: low + quality * (high - low) for name, (low, high) in ranges.items()}
             rows.append(common(source, i) | {"response": words(rng, quality), "ratings": ratings})
@@ -76,7 +77,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = [
             common(source, i)
             | {"chosen": words(rng, 0.9), "rejected": words(rng, 0.1), "category": category}
-            for i in range(36)
+            for i in range(_ROWS)
         ]
         write(folder / "pairs" / f"{source}.jsonl.gz", rows)
     return folder
@@ -84,7 +85,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_recipe_runs_to_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -> None:
     whole = Run(data, tmp_path / "whole", steps=3, seed=0)
-    partial = Run(data, tmp_path / "partial", steps=2, seed=0, left_out=UNSEEN, max_rows=20)
+    partial = Run(data, tmp_path / "partial", steps=2, seed=0, left_out=UNSEEN, max_rows=80)
     for run in (whole, partial):
         train(run)
         measure(run)
@@ -96,10 +97,10 @@ def test_recipe_runs_to_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -
     report = json.loads((whole.checkpoint / "report.json").read_text())
     assert report["weight_version"] == model.weight_version
     assert f"weight version\n`{model.weight_version}`" in card
-    assert report["pairs"]["score"]["pairs"] == 9 * len(_PAIR_SOURCES)
+    assert report["pairs"]["score"]["pairs"] == _ROWS // 4 * len(_PAIR_SOURCES)
     unseen = json.loads((whole.checkpoint / "report-unseen.json").read_text())
     assert set(unseen["pairs"]["score"]["sources"]) == set(UNSEEN)
-    assert unseen["pairs"]["score"]["pairs"] == 36 * len(UNSEEN)
+    assert unseen["pairs"]["score"]["pairs"] == _ROWS * len(UNSEEN)
     # What another run has left is not gone on with.
     with pytest.raises(SystemExit, match="of another run"):
         train(replace(whole, steps=4))
