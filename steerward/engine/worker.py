@@ -66,7 +66,6 @@ class Worker:
         self._end_reason: str | None = None
         self._queued_tokens = 0
         self._tokens_per_s = 0.0
-        self._is_working = False
         self._thread = threading.Thread(target=self._run, name="steerward-device", daemon=True)
 
     @property
@@ -78,12 +77,6 @@ class Worker:
     def tokens_per_s(self) -> float:
         """Recent throughput; 0 before the first batch."""
         return self._tokens_per_s
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
-        with self._changed:
-            return not self._is_working and not self._queue
 
     def start(self) -> None:
         """Start the thread; it warms up before it takes anything."""
@@ -151,9 +144,7 @@ class Worker:
                 self._queued_tokens -= left_tokens
                 if chunks or not wait:
                     return chunks
-                self._is_working = False
                 self._changed.wait()
-                self._is_working = True
 
     def _finish(self, prepared: _Prepared, output: RewardOutput, started_at: float) -> None:
         finished_at = time.perf_counter()
@@ -204,6 +195,5 @@ class Worker:
             waiting = [*taken, *self._queue]
             self._queue.clear()
             self._queued_tokens = 0
-            self._is_working = False
         for chunk in waiting:
             answer(chunk.item, NotReady(self._end_reason or "stopped", retry_after_s=5.0))

@@ -372,34 +372,3 @@ async def test_candidates_with_prompts_of_their_own_have_gates_of_their_own(
         assert candidate["gates"] == pytest.approx(alone["gates"], abs=1e-6)
         total = sum(candidate["contributions"].values())
         assert total == pytest.approx(candidate["score"], abs=1e-5)
-
-
-async def test_metrics_tell_batches_rewards_and_gates(start_engine: StartEngine) -> None:
-    metrics = Metrics()
-    engine = await start_engine(metrics=metrics)
-    items = [case_item(case) for case in golden_cases("armorm")]
-    answer = (await engine.score(request(items=items))).answer
-    rewards = [
-        candidate["rewards"]["objective_3"]
-        for item in answer["items"]
-        for candidate in item["candidates"]
-    ]
-    expected = torch.tensor(rewards, dtype=torch.float64)
-
-    def value(name: str, **labels: str) -> float:
-        found = metrics.registry.get_sample_value(
-            f"steerward_{name}", {"model": "armorm", **labels}
-        )
-        assert found is not None, name
-        return found
-
-    assert value("reward_mean", objective="objective_3") == pytest.approx(float(expected.mean()))
-    assert value("reward_variance", objective="objective_3") == pytest.approx(
-        float(expected.var(correction=0)), rel=1e-5
-    )
-    assert value("candidates_total") == len(rewards)
-    assert value("padding_tokens_total") == 0
-    assert value("prefix_tokens_saved_total") == answer["usage"]["prefix_tokens_saved"]
-    assert value("gate_entropy_nats_count") == len(items)
-    assert value("stage_duration_seconds_count", stage="total") == 1
-    assert value("ready") == 1.0

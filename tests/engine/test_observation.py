@@ -15,6 +15,7 @@ from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, pack
 from steerward.protocol.objectives import ObjectiveSet
 from tests.engine.conftest import StartEngine, request
+from tests.golden_cases import golden_cases
 
 
 def test_gates_without_shares_leave_the_entropy_finite() -> None:
@@ -57,3 +58,38 @@ async def test_queue_gauge_falls_when_cancelled_tokens_are_skipped(
     async with asyncio.timeout(60):
         while gauge():
             await asyncio.sleep(0.001)
+
+
+@pytest.mark.anyio
+async def test_metrics_tell_batches_rewards_and_gates(start_engine: StartEngine) -> None:
+    metrics = Metrics()
+    engine = await start_engine(metrics=metrics)
+    items = [
+        {"prompt": case["messages"][:-1], "candidates": [case["messages"][-1]["content"], "Else."]}
+        for case in golden_cases("armorm")
+    ]
+    answer = (await engine.score(request(items=items))).answer
+    rewards = [
+        candidate["rewards"]["objective_3"]
+        for item in answer["items"]
+        for candidate in item["candidates"]
+    ]
+    expected = torch.tensor(rewards, dtype=torch.float64)
+
+    def value(name: str, **labels: str) -> float:
+        found = metrics.registry.get_sample_value(
+            f"steerward_{name}", {"model": "armorm", **labels}
+        )
+        assert found is not None, name
+        return found
+
+    assert value("reward_mean", objective="objective_3") == pytest.approx(float(expected.mean()))
+    assert value("reward_variance", objective="objective_3") == pytest.approx(
+        float(expected.var(correction=0)), rel=1e-5
+    )
+    assert value("candidates_total") == len(rewards)
+    assert value("padding_tokens_total") == 0
+    assert value("prefix_tokens_saved_total") == answer["usage"]["prefix_tokens_saved"]
+    assert value("gate_entropy_nats_count") == len(items)
+    assert value("stage_duration_seconds_count", stage="total") == 1
+    assert value("ready") == 1.0
