@@ -97,6 +97,7 @@ def _tokenizer(source: Path) -> PreTrainedTokenizerFast:
         eos_token="[SEP]",
         unk_token="[UNK]",
         pad_token="[PAD]",
+        mask_token="[MASK]",
         additional_special_tokens=markers,
     )
     tokenizer.chat_template = TEMPLATE

@@ -36,6 +36,9 @@ OBJECTIVES = Path(__file__).with_name("objectives.json")
 # Responses whose prompts the source does not publish: there is nothing to answer.
 WITHOUT_PROMPTS = frozenset({"wildbench"})
 
+# Prompts that the backbone does not see: what the gate learns from, and what heads are judged by.
+HELD_OUT_SHARE = 0.2
+
 # The longest conversation of the training data has 1,675 tokens: what lies beyond is only
 # stretched from what was known, not trained.
 POSITIONS = 2048
@@ -104,6 +107,11 @@ def train(run: Run) -> None:
                 pairs_per_step=6,
                 rated_per_step=12,
                 max_tokens=POSITIONS,
+                masked_share=0.1,
+                shifted_share=0.1,
+                validation_share=HELD_OUT_SHARE,
+                validation_steps=40,
+                checkpoint_steps=400,
                 compute_dtype="float32",
                 seed=run.seed,
             )

@@ -36,6 +36,7 @@ from steerward.training.data.rows import PreferencePair, RatedResponse, load_row
 from steerward.training.files import file_digest, write_json
 from steerward.training.losses import bradley_terry, calibrated_mse, next_token_loss
 from steerward.training.mixture import Mixture, StepSampler, packed_of
+from steerward.training.noise import mask_tokens, shift_positions
 
 _MOST_PREDICTED_TOKENS = 2048
 
@@ -50,13 +51,25 @@ class MultiTaskModel(nn.Module):
         backbone: To be trained.
         num_objectives: Heads, K.
         num_raters: Scales that ratings come on.
-        config: Weights of the losses.
+        config: Weights of the losses, and noise.
+        mask_token_id: What masked tokens are replaced by.
     """
 
     def __init__(
-        self, backbone: Backbone, *, num_objectives: int, num_raters: int, config: BackboneConfig
+        self,
+        backbone: Backbone,
+        *,
+        num_objectives: int,
+        num_raters: int,
+        config: BackboneConfig,
+        mask_token_id: int | None = None,
     ) -> None:
         super().__init__()
+        if config.masked_share > 0 and mask_token_id is None:
+            raise CheckpointRefused(
+                f"masked_share is {config.masked_share}, but the tokenizer of {config.start} has "
+                "no mask token; set it to 0"
+            )
         self.backbone = backbone
         self.heads = nn.Linear(backbone.hidden_size, num_objectives)
         nn.init.normal_(self.heads.weight, std=0.02)
@@ -73,14 +86,15 @@ class MultiTaskModel(nn.Module):
         self.slope = nn.Parameter(torch.ones(num_raters))
         self.offset = nn.Parameter(torch.zeros(num_raters))
         self._config = config
+        self._mask_token_id = mask_token_id
 
     def forward(self, **step: Any) -> dict[str, Tensor]:
-        """Return the loss of a step, and its parts."""
+        """Return the loss of a step, its parts, and the share of pairs that are ranked right."""
         batch = packed_of(step).to(self.backbone.device)
-        hidden_TH = self.backbone(batch).float()
+        hidden_TH = self.backbone(self._noisy(batch) if self.training else batch).float()
         # Autocast would round the small layers on top for no gain.
         with torch.autocast(hidden_TH.device.type, enabled=False):
-            losses = self._losses(batch, hidden_TH, step)
+            losses, margins_P = self._losses(batch, hidden_TH, step)
         config = self._config
         weights = {
             "ratings": config.rating_weight,
@@ -90,11 +104,25 @@ class MultiTaskModel(nn.Module):
             "language": config.language_weight,
         }
         total = sum((weights[name] * loss for name, loss in losses.items()), torch.zeros(()))
-        return {"loss": total, **{name: loss.detach() for name, loss in losses.items()}}
+        parts = {name: loss.detach() for name, loss in losses.items()}
+        if len(margins_P):
+            parts["accuracy"] = (margins_P > 0).float().mean()
+        return {"loss": total, **parts}
+
+    def _noisy(self, batch: PackedBatch) -> PackedBatch:
+        config = self._config
+        if config.masked_share > 0:
+            assert self._mask_token_id is not None
+            batch = mask_tokens(batch, share=config.masked_share, mask_token_id=self._mask_token_id)
+        if config.shifted_share > 0:
+            positions = min(config.max_tokens, self.backbone.max_positions)
+            batch = shift_positions(batch, share=config.shifted_share, max_positions=positions)
+        return batch
 
     def _losses(
         self, batch: PackedBatch, hidden_TH: Tensor, step: dict[str, Any]
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the parts of the loss, and the margins of the pairs."""
         rewards_NK = self.heads(hidden_TH[batch.last_positions_N])
         gates_PK = self.gate(hidden_TH[batch.gating_positions_P])
         scores_N = (gates_PK[batch.prompt_index_N] * rewards_NK).sum(dim=-1)
@@ -117,7 +145,7 @@ class MultiTaskModel(nn.Module):
             losses[name] = bradley_terry(rewards_NK[higher, about], rewards_NK[lower, about])
         if self._config.language_weight > 0:
             losses["language"] = self._language_loss(batch, hidden_TH)
-        return losses
+        return losses, (scores_N[chosen] - scores_N[rejected]).detach()
 
     def _language_loss(self, batch: PackedBatch, hidden_TH: Tensor) -> Tensor:
         targets_T = torch.full_like(batch.input_ids_T, -100)
@@ -205,6 +233,7 @@ def _train(config: BackboneConfig) -> None:
         num_objectives=len(load_objectives(config.objectives)),
         num_raters=len(mixture.raters),
         config=config,
+        mask_token_id=chat.tokenizer.mask_token_id,
     )
     _set_dropout(backbone, config.dropout)
     embedding = backbone.model.get_input_embeddings()
@@ -235,8 +264,15 @@ def _load_mixture(config: BackboneConfig, chat: ChatEncoder) -> Mixture:
     pairs = load_rows(config.pairs, PreferencePair, split="train")
     if not ratings and not pairs:
         raise DatasetRefused("there are no training rows; give --ratings or --pairs files")
-    objectives = load_objectives(config.objectives)
-    return Mixture(chat, ratings, pairs, objectives, max_tokens=config.max_tokens)
+    return Mixture(
+        chat,
+        ratings,
+        pairs,
+        load_objectives(config.objectives),
+        max_tokens=config.max_tokens,
+        validation_share=config.validation_share,
+        seed=config.seed,
+    )
 
 
 def _set_dropout(backbone: Backbone, share: float) -> None:
@@ -253,6 +289,10 @@ def _save(backbone: Backbone, chat: ChatEncoder, config: BackboneConfig) -> None
     model.save_pretrained(building)
     chat.tokenizer.save_pretrained(building)
     os.replace(building, config.out)
+
+
+def _has_validation(config: BackboneConfig) -> bool:
+    return config.validation_share > 0 and config.validation_steps > 0
 
 
 def _uses_bfloat16(config: BackboneConfig, device: torch.device) -> bool:
@@ -283,6 +323,8 @@ class _MixtureTrainer(Trainer):
             bf16=_uses_bfloat16(config, model.backbone.device),
             use_cpu=model.backbone.device.type == "cpu",
             logging_steps=50,
+            eval_strategy="steps" if _has_validation(config) else "no",
+            eval_steps=config.checkpoint_steps,
             save_steps=config.checkpoint_steps,
             save_total_limit=2,
             report_to=[],
@@ -291,7 +333,7 @@ class _MixtureTrainer(Trainer):
             label_names=[],
             ddp_find_unused_parameters=False,
         )
-        super().__init__(model=model, args=arguments, train_dataset=mixture)
+        super().__init__(model=model, args=arguments, train_dataset=mixture, eval_dataset=mixture)
         self._mixture = mixture
         self._config = config
         self._parts: dict[str, list[float]] = {}
@@ -331,6 +373,26 @@ class _MixtureTrainer(Trainer):
         for name, value in outputs.items():
             self._parts.setdefault(name, []).append(float(value.detach()))
         return outputs["loss"]
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Return and log the losses on held-out prompts, the same steps every time."""
+        model = cast("nn.Module", self.model).eval()
+        parts: dict[str, list[float]] = {}
+        steps = StepSampler(
+            self._mixture,
+            self._config,
+            rank=0,
+            processes=1,
+            steps=self._config.validation_steps,
+            from_held_out=True,
+        )
+        for keys in steps:
+            for name, value in model(**self._mixture.collate(keys)).items():
+                parts.setdefault(name, []).append(float(value))
+        means = {f"eval_{name}": sum(found) / len(found) for name, found in parts.items()}
+        super().log(dict(means))
+        return means
 
     def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
         """Add the parts of the loss to what is logged."""

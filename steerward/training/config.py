@@ -50,6 +50,11 @@ class BackboneConfig(Settings):
     """Share of the steps that the learning rates take to rise."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Of hidden states, where the backbone has it."""
+    masked_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the tokens that a step hides behind the mask token, against learning by heart."""
+    shifted_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the prompts that a step moves to later positions, so that absolute position
+    embeddings beyond the data's longest conversation are trained too."""
     freeze_embeddings: bool = True
     """Leave the token embeddings as they are."""
     rating_weight: float = Field(default=1.0, ge=0)
@@ -70,8 +75,13 @@ class BackboneConfig(Settings):
     """Processes that share each step; on a CPU, one thread each."""
     checkpoint_steps: int = Field(default=200, ge=1)
     """Steps between checkpoints: what a kill can cost."""
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the prompts that training does not see; given the same share and seed, `heads` and
+    `gating` hold out the same ones."""
+    validation_steps: int = Field(default=20, ge=0)
+    """Steps on held-out prompts whose losses are logged at every checkpoint; 0: none."""
     seed: int = 0
-    """Of heads, order and dropout."""
+    """Of heads, order and dropout, and salt of the held-out prompts."""
     device: str = "auto"
     """Where to train: auto, cpu or cuda."""
 

@@ -23,7 +23,7 @@ from steerward.models.chat import ChatEncoder, EncodedConversation
 from steerward.models.packing import Group, PackedBatch, group_conversations, pack
 from steerward.training.config import BackboneConfig
 from steerward.training.data.labels import Objectives, label_matrix, objectives_of_categories
-from steerward.training.data.rows import PreferencePair, RatedResponse
+from steerward.training.data.rows import PreferencePair, RatedResponse, held_out
 
 # Ratings of one prompt that differ by less, in standard deviations, are no comparison.
 _LEAST_GAP = 0.3
@@ -43,6 +43,7 @@ class _Pair:
     source: str
     conversations: list[EncodedConversation]
     objectives: list[int]
+    is_held_out: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class _Rated:
     prompt: str
     conversation: EncodedConversation
     ratings: list[Rating]
+    is_held_out: bool
 
 
 Key = tuple[str, tuple[int, ...]]
@@ -66,6 +68,8 @@ class Mixture(Dataset[Any]):
         pairs: Preference pairs.
         objectives: What the ratings and categories are about.
         max_tokens: Rows over it are left out.
+        validation_share: Share of the prompts that is held out.
+        seed: Salt of that fold.
     """
 
     def __init__(
@@ -76,20 +80,25 @@ class Mixture(Dataset[Any]):
         objectives: Objectives,
         *,
         max_tokens: int,
+        validation_share: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self._categories = objectives_of_categories(objectives)
         self.raters, standardised = _standardise(ratings, objectives)
         self.rated: list[_Rated] = []
         self.pairs: list[_Pair] = []
-        for row, of_row in zip(ratings, standardised, strict=True):
+        held_out_ratings, held_out_pairs = (
+            held_out(rows, share=validation_share, seed=seed) for rows in (ratings, pairs)
+        )
+        for row, of_row, out in zip(ratings, standardised, held_out_ratings, strict=True):
             (conversation,) = chat.encode(row.context, [row.response])
             if of_row and len(conversation.ids) <= max_tokens:
-                self.rated.append(_Rated(row.source, row.prompt_key, conversation, of_row))
-        for pair in pairs:
+                self.rated.append(_Rated(row.source, row.prompt_key, conversation, of_row, out))
+        for pair, out in zip(pairs, held_out_pairs, strict=True):
             both = chat.encode(pair.context, [pair.chosen, pair.rejected])
             if max(len(conversation.ids) for conversation in both) <= max_tokens:
                 about = self._categories.get(pair.category or "", [])
-                self.pairs.append(_Pair(pair.source, both, about))
+                self.pairs.append(_Pair(pair.source, both, about, out))
         self.left_out = len(ratings) + len(pairs) - len(self.rated) - len(self.pairs)
 
     def __getitem__(self, key: Key) -> Key:
@@ -171,50 +180,70 @@ class StepSampler(Sampler[list[Key]]):
         config: How much of each kind.
         rank: Of this process.
         processes: That share a step.
+        steps: How many; those of the configuration by default.
+        from_held_out: Draw from the held-out rows instead of the others.
     """
 
     def __init__(
-        self, mixture: Mixture, config: BackboneConfig, *, rank: int, processes: int
+        self,
+        mixture: Mixture,
+        config: BackboneConfig,
+        *,
+        rank: int,
+        processes: int,
+        steps: int | None = None,
+        from_held_out: bool = False,
     ) -> None:
-        self._mixture = mixture
-        self._config = config
         self._seed = config.seed * 1009 + rank
         self._num_pairs = config.pairs_per_step // processes
         self._num_rated = config.rated_per_step // processes
+        self._rated_per_prompt = config.rated_per_prompt
+        self._steps = config.steps if steps is None else steps
+        self._pairs, self._rated = _units(mixture, from_held_out=from_held_out)
 
     def __len__(self) -> int:
-        return self._config.steps
+        return self._steps
 
     def __iter__(self) -> Iterator[list[Key]]:
         rng = random.Random(self._seed)
-        pairs = _Sources(rng, _by_source([pair.source for pair in self._mixture.pairs]))
-        rated = _Sources(rng, self._rated_prompts())
-        for _ in range(self._config.steps):
+        pairs, rated = _Sources(rng, self._pairs), _Sources(rng, self._rated)
+        for _ in range(self._steps):
             keys: list[Key] = []
             if pairs:
                 keys += [("pair", (rng.choice(pairs.draw()),)) for _ in range(self._num_pairs)]
             missing = self._num_rated if rated else 0
             while missing > 0:
                 prompt = rated.draw()
-                count = min(len(prompt), self._config.rated_per_prompt, missing)
+                count = min(len(prompt), self._rated_per_prompt, missing)
                 keys.append(("rated", tuple(rng.sample(prompt, count))))
                 missing -= count
             yield keys
 
-    def _rated_prompts(self) -> dict[str, list[list[int]]]:
-        prompts: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for i, one in enumerate(self._mixture.rated):
+
+_Units = Mapping[str, list[list[int]]]
+"""Indices of rows by source, those of one prompt together."""
+
+
+def _units(mixture: Mixture, *, from_held_out: bool) -> tuple[_Units, _Units]:
+    """Return what is drawn in one go: single pairs, and the rated responses of a prompt."""
+    pairs: dict[str, list[list[int]]] = defaultdict(list)
+    for i, pair in enumerate(mixture.pairs):
+        if pair.is_held_out == from_held_out:
+            pairs[pair.source].append([i])
+    prompts: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, one in enumerate(mixture.rated):
+        if one.is_held_out == from_held_out:
             prompts[one.source, one.prompt].append(i)
-        by_source: dict[str, list[list[int]]] = defaultdict(list)
-        for (source, _), indices in prompts.items():
-            by_source[source].append(indices)
-        return by_source
+    rated: dict[str, list[list[int]]] = defaultdict(list)
+    for (source, _), indices in prompts.items():
+        rated[source].append(indices)
+    return pairs, rated
 
 
 class _Sources:
     """Units by source; each source is gone through in a new random order before it repeats."""
 
-    def __init__(self, rng: random.Random, units: Mapping[str, list[list[int]]]) -> None:
+    def __init__(self, rng: random.Random, units: _Units) -> None:
         self._rng = rng
         self._units = {source: units[source] for source in sorted(units)}
         self._left: dict[str, list[list[int]]] = {source: [] for source in self._units}
@@ -228,13 +257,6 @@ class _Sources:
         if not self._left[source]:
             self._left[source] = self._rng.sample(self._units[source], len(self._units[source]))
         return self._left[source].pop()
-
-
-def _by_source(sources: Sequence[str]) -> dict[str, list[list[int]]]:
-    found: dict[str, list[list[int]]] = defaultdict(list)
-    for i, source in enumerate(sources):
-        found[source].append([i])
-    return found
 
 
 def _standardise(

@@ -108,10 +108,64 @@ def test_losses_fall(settings: dict[str, Any], objectives_file: Path) -> None:
         optimiser.step()
         for name, value in outputs.items():
             history.setdefault(name, []).append(float(value.detach()))
-    assert set(history) == {"loss", "ratings", "gate", "category", "within", "language"}
+    losses = {"loss", "ratings", "gate", "category", "within", "language"}
+    assert set(history) == losses | {"accuracy"}
     for name in ("loss", "ratings", "gate", "within", "language"):
         first, last = sum(history[name][:10]), sum(history[name][-10:])
         assert last < 0.9 * first, name
+
+
+def test_held_out_losses_are_logged_without_changing_the_run(
+    settings: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings |= {"steps": 12, "weights_dtype": "float32", "checkpoint_steps": 4}
+    silent = run_backbone(
+        BackboneConfig(**{**settings, "out": tmp_path / "silent", "validation_steps": 0})
+    )
+    assert "eval_gate" not in capfd.readouterr().out
+    logged = run_backbone(BackboneConfig(**{**settings, "validation_steps": 2}))
+    printed = capfd.readouterr().out
+    assert printed.count("eval_accuracy") >= 3
+    before, after = (load_file(f / "model.safetensors") for f in (silent, logged))
+    for key, tensor in before.items():
+        assert torch.equal(tensor, after[key]), key
+
+
+def test_mask_needs_a_tokenizer_that_has_one(settings: dict[str, Any]) -> None:
+    config = BackboneConfig(**{**settings, "masked_share": 0.1, "shifted_share": 0.5})
+    backbone, _ = load_backbone(config.start, device="cpu")
+    shape: dict[str, Any] = {"num_objectives": 3, "num_raters": 4, "config": config}
+    with pytest.raises(CheckpointRefused, match="no mask token"):
+        MultiTaskModel(backbone, **shape)
+
+
+def test_noise_is_for_training_only(settings: dict[str, Any], objectives_file: Path) -> None:
+    config = BackboneConfig(**{**settings, "masked_share": 0.3, "shifted_share": 0.5})
+    backbone, chat = load_backbone(config.start, device="cpu")
+    mixture = Mixture(
+        chat,
+        load_rows(config.ratings, RatedResponse, split="train"),
+        load_rows(config.pairs, PreferencePair, split="train"),
+        load_objectives(objectives_file),
+        max_tokens=256,
+    )
+    model = MultiTaskModel(
+        backbone,
+        num_objectives=3,
+        num_raters=len(mixture.raters),
+        config=config,
+        mask_token_id=3,
+    )
+    (keys,) = StepSampler(mixture, config, rank=0, processes=1, steps=1)
+    step = mixture.collate(keys)
+
+    def losses() -> set[float]:
+        return {float(model(**step)["loss"].detach()) for _ in range(3)}
+
+    model.eval()
+    assert len(losses()) == 1
+    model.train()
+    assert len(losses()) == 3
 
 
 def test_killed_run_goes_on_to_the_same_weights(settings: dict[str, Any], tmp_path: Path) -> None:

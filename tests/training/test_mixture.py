@@ -13,7 +13,7 @@ import torch
 from steerward.models.checkpoint import load_backbone
 from steerward.training.config import BackboneConfig
 from steerward.training.data.labels import LabelSource
-from steerward.training.data.rows import PreferencePair, RatedResponse, load_rows
+from steerward.training.data.rows import PreferencePair, RatedResponse, held_out, load_rows
 from steerward.training.mixture import Mixture, StepSampler, packed_of
 
 OBJECTIVES = {
@@ -108,3 +108,30 @@ def test_long_rows_are_left_out_whole(
     assert short.left_out > 0
     assert all(len(one.conversation.ids) <= 120 for one in short.rated)
     assert len(short.rated) + len(short.pairs) + short.left_out == len(ratings) + len(pairs)
+
+
+def test_held_out_prompts_are_drawn_only_where_they_are_asked_for(
+    tiny_backbone: Path, rating_file: Path, pair_file: Path
+) -> None:
+    _, chat = load_backbone(tiny_backbone, device="cpu")
+    ratings = load_rows([rating_file], RatedResponse, split="train")
+    pairs = load_rows([pair_file], PreferencePair, split="train")
+    mixture = Mixture(
+        chat, ratings, pairs, OBJECTIVES, max_tokens=256, validation_share=0.3, seed=5
+    )
+    # The fold of heads and gate, given the same share and seed.
+    expected = held_out(pairs, share=0.3, seed=5)
+    assert [pair.is_held_out for pair in mixture.pairs] == expected
+    assert 0 < sum(expected) < len(expected)
+    settings = config(pairs_per_step=4, rated_per_step=8)
+    for from_held_out in (False, True):
+        sampler = StepSampler(
+            mixture, settings, rank=0, processes=1, steps=30, from_held_out=from_held_out
+        )
+        assert len(sampler) == 30
+        drawn = [key for keys in sampler for key in keys]
+        of_pairs = {mixture.pairs[i].is_held_out for kind, (i, *_) in drawn if kind == "pair"}
+        of_rated = {
+            mixture.rated[i].is_held_out for kind, found in drawn if kind == "rated" for i in found
+        }
+        assert of_pairs == of_rated == {from_held_out}
