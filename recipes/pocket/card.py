@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.pocket.steps import Run, source_of
+from recipes.pocket.steps import HELD_OUT_SHARE, Run, source_of
 from steerward.training.evaluate import read_report
 
 Report = Mapping[str, Any]
@@ -51,8 +51,8 @@ _LIMITS = """
 - Its test split has new prompts from the sources it was trained on. Expect less on your own data.
 - Scores compare answers to one prompt. They are not calibrated across prompts.
 - `verbosity` is no human label: it is the logarithm of the response's length in characters.
-- Most conversations in the data have fewer than 500 tokens, the longest of training 1,675;
-  positions beyond are only stretched from those before. Over {positions:,} tokens it refuses.
+- Most conversations in the data have fewer than 500 tokens, the longest of training 1,675; longer
+  ones are known only by moving short ones to later positions. Over {positions:,} tokens it refuses.
 - The harmlessness labels come from red-team prompts in English. It is no content filter.
 - Several sources were rated by GPT-3.5 and GPT-4, whose tastes it has learnt too.
 """
@@ -178,12 +178,14 @@ def _pairs(report: Report) -> str:
             _NAMES.get(name, name),
             _interval(entry),
             "" if name == "score" else _difference(entry["score_minus_this"]),
+            f"{entry['spearman_with_length']:+.2f}",
         ]
         for name, entry in pairs.items()
     ]
-    columns = ["", "pair accuracy", "gated score is better by"]
+    columns = ["", "pair accuracy", "gated score is better by", "Spearman with length"]
     text = f"\n## Pairs\n\n{pairs['score']['pairs']} pairs, pooled. The best single objective is"
-    text += " chosen on the test pairs themselves, which favours it.\n\n"
+    text += " chosen on the test pairs themselves, which favours it; the fourth column tells what"
+    text += " each owes to the longer answer (margin against difference of log characters).\n\n"
     return text + _table(columns, pooled) + "\n" + _by_source(pairs)
 
 
@@ -237,15 +239,15 @@ def _length(report: Report, gate: Report) -> str:
                 f"{length['accuracy_without_transform']:.3f}",
             ],
             [
-                "pair accuracy on held-out training prompts, a gate trained for each",
+                "pair accuracy on held-out training prompts, gates trained for each",
                 f"{gate['held_out_accuracy']:.3f}",
                 f"{gate['held_out_accuracy_without_transform']:.3f}",
             ],
         ],
     )
     text += "\nWithout: the same scale of each objective, but no verbosity taken off. The last line"
-    text += " is the price of freeing the score from length; the backbone has seen those prompts,"
-    return text + " so compare its two figures only with each other.\n"
+    text += " is the price of freeing the score from length, by cross-validation on prompts that"
+    return text + " neither the backbone nor these gates have seen.\n"
 
 
 def _limits(report: Report) -> str:
@@ -261,8 +263,9 @@ def _training(run: Run) -> str:
 ## Training
 
 `python -m recipes.pocket --data DATA` (seed {run.seed}): the weights of all-MiniLM-L6-v2 run as a
-causal decoder, {run.steps} steps on ratings and pairs at once with frozen embeddings; then, on
-frozen vectors, a ridge head an objective, the reward transform and the gate. Every setting is in
+causal decoder, {run.steps} steps on ratings and pairs of {1 - HELD_OUT_SHARE:.0%} of the training
+prompts at once with frozen embeddings; then, on frozen vectors, a ridge head an objective, the
+reward transform, and the gate on the pairs of the other {HELD_OUT_SHARE:.0%}. Every setting is in
 `recipes/pocket/steps.py`, the labels of each objective in `recipes/pocket/objectives.json`.
 """
 

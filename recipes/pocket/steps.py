@@ -143,6 +143,7 @@ def _fit(run: Run, ratings: list[Path], pairs: list[Path]) -> None:
             objectives=OBJECTIVES,
             out=heads,
             min_spearman=0.3,
+            validation_share=HELD_OUT_SHARE,
             seed=run.seed,
         )
     )
@@ -153,6 +154,7 @@ def _fit(run: Run, ratings: list[Path], pairs: list[Path]) -> None:
             embeddings=vectors,
             heads=heads,
             out=gate,
+            only_held_out=True,
             seed=run.seed,
         )
     )

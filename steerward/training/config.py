@@ -161,7 +161,7 @@ class GatingConfig(Settings):
 
     The loss is on exactly what is served: transformed rewards, a softmax over objectives, one
     prompt vector a pair, dropout off at evaluation. The prompts that `heads` held out are held
-    out again, to keep the best step and to report accuracy.
+    out again, to find the best number of steps and to report accuracy.
 
     Examples:
       steerward train gating --data pairs.jsonl --embeddings emb --heads heads --out gate
@@ -178,6 +178,12 @@ class GatingConfig(Settings):
     """Folder that `heads` wrote."""
     out: Path
     """Folder for gate.safetensors and gate.json."""
+    only_held_out: bool = False
+    """Learn from the prompts that `heads` held out, and from no others; steps and accuracy are
+    then found by cross-validation. For backbones that were trained on the other pairs: rewards
+    look better on those than they are on new prompts, and so would the gates that follow them."""
+    folds: int = Field(default=5, ge=2)
+    """Of that cross-validation, by prompt."""
     verbosity: str = "verbosity"
     """Objective to free the others from."""
     correlation_threshold: float = Field(default=0.03, ge=0, lt=1)

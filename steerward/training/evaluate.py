@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
+from steerward.models.source import checkpoint_name
 from steerward.protocol.errors import DatasetRefused
 from steerward.training.config import EvaluateConfig
 from steerward.training.data.labels import label_matrix, load_objectives
@@ -53,7 +54,7 @@ def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
     pair_files = [path for path in config.data if is_pair_file(path)]
     rating_files = [path for path in config.data if path not in pair_files]
     report: dict[str, Any] = {
-        "model": config.reward_model,
+        "model": checkpoint_name(config.reward_model),
         "weight_version": model.weight_version,
         "split": config.split,
         "parameters": model.num_parameters,
@@ -161,9 +162,12 @@ def _pair_report(
         **_baselines(model, pairs, fit_rows, config),
     }
     sources = np.array([pair.source for pair in pairs.rows])
+    lengths_N = _length_differences(pairs.rows)
     report: dict[str, Any] = {}
     for name, margins_N in margins.items():
         report[name] = asdict(bootstrap.accuracy(margins_N))
+        # What is right because it goes for length is right for a reason nobody wants.
+        report[name]["spearman_with_length"] = spearman(margins_N, lengths_N)
         report[name]["sources"] = {
             source: asdict(bootstrap.accuracy(margins_N, sources == source))
             for source in sorted(set(sources))
@@ -258,7 +262,7 @@ def _length_report(model: RewardModel, parts: Sequence[Scored[Any]]) -> dict[str
             plain.append(_scores_at(part, scales_K).ravel())
     pairs = parts[0]
     margin_N, plain_N = _margin(_scores(pairs)), _margin(_scores_at(pairs, scales_K))
-    length_N = np.array([np.log1p(len(p.chosen)) - np.log1p(len(p.rejected)) for p in pairs.rows])
+    length_N = _length_differences(pairs.rows)
     return {
         "responses": len(lengths),
         "spearman_with_transform": spearman(np.concatenate(scores), lengths),
@@ -268,6 +272,11 @@ def _length_report(model: RewardModel, parts: Sequence[Scored[Any]]) -> dict[str
         "accuracy_with_transform": float((margin_N > 0).mean()),
         "accuracy_without_transform": float((plain_N > 0).mean()),
     }
+
+
+def _length_differences(pairs: Sequence[PreferencePair]) -> Floats:
+    """Return by how much longer the chosen response is, in logarithms of characters."""
+    return np.array([np.log1p(len(p.chosen)) - np.log1p(len(p.rejected)) for p in pairs])
 
 
 def _scores(part: Scored[Any]) -> Floats:

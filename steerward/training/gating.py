@@ -9,11 +9,10 @@ Axis legend: N pairs, S the two responses of a pair, K objectives, H hidden.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch.nn.functional import softplus
 from tqdm import tqdm
 
 from steerward.gating.network import GatingNetwork
-from steerward.gating.transform import TransformFit, fit_transform
+from steerward.gating.transform import TransformFit, fit_transform, rank_correlation
 from steerward.models.native import gate_section, gate_tensors, read_gate
 from steerward.models.tensors import TensorFiles
 from steerward.protocol.errors import DatasetRefused
@@ -31,6 +30,7 @@ from steerward.training.config import GatingConfig
 from steerward.training.data.rows import (
     PreferencePair,
     RatedResponse,
+    folds,
     held_out,
     is_pair_file,
 )
@@ -50,7 +50,8 @@ class GatingData:
     prompts_NH: Tensor
     rewards_NSK: Tensor
     """Rewards before the transform: chosen, then rejected."""
-    held_out_N: Tensor
+    fold_N: Tensor
+    """Fold in which a pair judges, int64; -1: in none."""
     weights_N: Tensor
     """Chance of a pair to be drawn, up to a factor."""
 
@@ -59,7 +60,7 @@ class GatingData:
         return GatingData(
             self.prompts_NH[mask_N],
             self.rewards_NSK[mask_N],
-            self.held_out_N[mask_N],
+            self.fold_N[mask_N],
             self.weights_N[mask_N],
         )
 
@@ -77,10 +78,15 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class GateFit:
-    """A trained gate, and its accuracy on held-out prompts step by step."""
+    """A gate trained on all pairs, and what gates trained without a fold did on it."""
 
     gate: GatingNetwork
+    steps: int
+    """After how many steps the held-out loss was lowest."""
     accuracy: float
+    """Of held-out pairs then."""
+    scores_NS: Tensor
+    """Scores of the held-out pairs then, by gates that had not seen them; NaN for others."""
     history: list[dict[str, float]]
 
 
@@ -99,24 +105,14 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
     """
     fitted = read_heads(config.heads)
     version = fitted.weight_version
-    places, data = _load_pairs(config, fitted)
-    reference_NK = _reference_rewards(config, fitted.heads, version)
-    # Centred, so that which objectives a prompt's gates prefer sets no level of its scores.
-    data = replace(data, rewards_NSK=data.rewards_NSK - reference_NK.mean(dim=-2))
     if config.verbosity not in fitted.names:
         raise DatasetRefused(
             f"there is no objective {config.verbosity!r} among the heads: {', '.join(fitted.names)}"
         )
-    try:
-        transform = fit_transform(
-            reference_NK,
-            names=fitted.names,
-            verbosity=config.verbosity,
-            threshold=config.correlation_threshold,
-            standardise=config.standardise,
-        )
-    except ValueError as error:
-        raise DatasetRefused(str(error)) from error
+    reference_NK = _reference_rewards(config, fitted.heads, version)
+    mean_K = reference_NK.mean(dim=-2)
+    pairs, data = _gating_data(config, _load_pairs(config, version), fitted, mean_K)
+    transform = _fit_transform(config, reference_NK, fitted.names)
     fit = train_gate(data, transform.transform_KK, config)
     # What freeing the score of verbosity costs: the same training without the penalties.
     scales_K = reference_NK.std(dim=-2, correction=0) if config.standardise else torch.ones(())
@@ -124,13 +120,19 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
     config.out.mkdir(parents=True, exist_ok=True)
     tensors = gate_tensors(fit.gate) | {"transform.matrix": transform.transform_KK}
     write_tensors(config.out / GATE_FILE, tensors)
+    verbosity_NS = data.rewards_NSK[..., fitted.names.index(config.verbosity)]
     write_json(
         config.out / REPORT_FILE,
         {
             "weight_version": version,
-            "pairs": len(places),
+            "pairs": len(pairs.rows),
+            "steps": fit.steps,
             "held_out_accuracy": fit.accuracy,
             "held_out_accuracy_without_transform": plain.accuracy,
+            "held_out_verbosity_correlation": _correlation(fit.scores_NS, verbosity_NS),
+            "held_out_verbosity_correlation_without_transform": _correlation(
+                plain.scores_NS, verbosity_NS
+            ),
             "reference": _moments(reference_NK, fitted.names),
             "transform": {
                 "verbosity": config.verbosity,
@@ -142,7 +144,9 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
                 "correlation_after": transform.correlation_after,
             },
             "gate": gate_section(fit.gate),
-            "probes": [asdict(probe) for probe in _probes(fit.gate, places, data, transform)],
+            "probes": [
+                asdict(probe) for probe in _probes(fit.gate, pairs, fitted.heads, mean_K, transform)
+            ],
             "history": fit.history,
             "config": json.loads(config.model_dump_json()),
         },
@@ -150,8 +154,64 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
     return fit.accuracy, plain.accuracy
 
 
+def _fit_transform(
+    config: GatingConfig, reference_NK: Tensor, names: Sequence[str]
+) -> TransformFit:
+    try:
+        return fit_transform(
+            reference_NK,
+            names=names,
+            verbosity=config.verbosity,
+            threshold=config.correlation_threshold,
+            standardise=config.standardise,
+        )
+    except ValueError as error:
+        raise DatasetRefused(str(error)) from error
+
+
+def _correlation(scores_NS: Tensor, verbosity_NS: Tensor) -> float:
+    """Return the rank correlation of held-out scores with the verbosity reward."""
+    is_judged_NS = ~torch.isnan(scores_NS)
+    return rank_correlation(scores_NS[is_judged_NS], verbosity_NS[is_judged_NS])
+
+
 def train_gate(data: GatingData, transform_KK: Tensor, config: GatingConfig) -> GateFit:
-    """Return the gate with the best held-out loss among its evaluations."""
+    """Return a gate that was trained on all pairs for as long as held-out ones gained by it.
+
+    For each fold, a gate is trained on the other pairs and judged on the fold at regular steps;
+    where the mean loss is lowest over all folds, the gate on all pairs stops.
+    """
+    every = max(1, config.steps // 40)
+    points = sorted({*range(every, config.steps + 1, every), config.steps})
+    scores_JNS = torch.full((len(points), *data.rewards_NSK.shape[:2]), float("nan"))
+    folds = sorted(set(data.fold_N.tolist()) - {-1})
+    for fold in folds:
+        held_out_N = data.fold_N == fold
+        judged = data.part(held_out_N)
+        steps = _steps(data.part(~held_out_N), transform_KK, config, f"gate, fold {fold}")
+        for step, gate in steps:
+            if step in points:
+                scores_JNS[points.index(step), held_out_N] = _scores(gate, judged, transform_KK)
+    is_judged_N = data.fold_N >= 0
+    margins_JN = (scores_JNS[..., 0] - scores_JNS[..., 1])[:, is_judged_N]
+    weights_N = data.weights_N[is_judged_N] / data.weights_N[is_judged_N].sum()
+    losses_J = (softplus(-margins_JN) * weights_N).sum(dim=-1)
+    accuracies_J = (margins_JN > 0).float().mean(dim=-1)
+    best = int(losses_J.argmin())
+    gate = next(
+        gate for step, gate in _steps(data, transform_KK, config, "gate") if step == points[best]
+    )
+    history = [
+        {"step": step, "held_out_loss": float(loss), "held_out_accuracy": float(accuracy)}
+        for step, loss, accuracy in zip(points, losses_J, accuracies_J, strict=True)
+    ]
+    return GateFit(gate.eval(), points[best], float(accuracies_J[best]), scores_JNS[best], history)
+
+
+def _steps(
+    data: GatingData, transform_KK: Tensor, config: GatingConfig, title: str
+) -> Iterator[tuple[int, GatingNetwork]]:
+    """Train a gate, and yield it after every step."""
     torch.manual_seed(config.seed)
     gate = GatingNetwork.random(
         hidden_size=data.prompts_NH.shape[-1],
@@ -167,36 +227,18 @@ def train_gate(data: GatingData, transform_KK: Tensor, config: GatingConfig) -> 
         gate.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
-    train, held_out = data.part(~data.held_out_N), data.part(data.held_out_N)
     generator = torch.Generator().manual_seed(config.seed)
-    best: tuple[float, dict[str, Tensor], float] | None = None
-    history: list[dict[str, float]] = []
-    for step in tqdm(range(1, config.steps + 1), desc="gate", unit="step", mininterval=1.0):
+    for step in tqdm(range(1, config.steps + 1), desc=title, unit="step", mininterval=1.0):
         rows = torch.multinomial(
-            train.weights_N, config.batch_size, replacement=True, generator=generator
+            data.weights_N, config.batch_size, replacement=True, generator=generator
         )
         gate.train()
-        margins_N = margins(gate, train.prompts_NH[rows], train.rewards_NSK[rows], transform_KK)
-        loss = softplus(-margins_N).mean()
+        margins_N = margins(gate, data.prompts_NH[rows], data.rewards_NSK[rows], transform_KK)
         optimiser.zero_grad()
-        loss.backward()
+        softplus(-margins_N).mean().backward()
         optimiser.step()
         schedule.step()
-        if step % max(1, config.steps // 40) == 0 or step == config.steps:
-            held_out_loss, accuracy = _evaluate(gate, held_out, transform_KK)
-            history.append(
-                {
-                    "step": step,
-                    "loss": float(loss.detach()),
-                    "held_out_loss": held_out_loss,
-                    "held_out_accuracy": accuracy,
-                }
-            )
-            if best is None or held_out_loss < best[0]:
-                best = (held_out_loss, copy.deepcopy(gate.state_dict()), accuracy)
-    assert best is not None
-    gate.load_state_dict(best[1])
-    return GateFit(gate.eval(), best[2], history)
+        yield step, gate
 
 
 def margins(
@@ -217,44 +259,73 @@ def scores(rewards_NSK: Tensor, gates_NK: Tensor, transform_KK: Tensor) -> Tenso
 
 
 @torch.no_grad()
-def _evaluate(gate: GatingNetwork, data: GatingData, transform_KK: Tensor) -> tuple[float, float]:
+def _scores(gate: GatingNetwork, data: GatingData, transform_KK: Tensor) -> Tensor:
     gate.eval()
-    margins_N = margins(gate, data.prompts_NH, data.rewards_NSK, transform_KK)
-    weights_N = data.weights_N / data.weights_N.sum()
-    loss = float((softplus(-margins_N) * weights_N).sum())
-    return loss, float((margins_N > 0).float().mean())
+    return scores(data.rewards_NSK, gate(data.prompts_NH), transform_KK)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Pairs with their vectors."""
+
+    rows: list[PreferencePair]
+    places: list[tuple[str, int]]
+    """File and row of each."""
+    last_NSH: Tensor
+    gating_NH: Tensor
+
+    def part(self, mask_N: Tensor) -> _Pairs:
+        kept: list[int] = torch.nonzero(mask_N).flatten().tolist()
+        return _Pairs(
+            [self.rows[n] for n in kept],
+            [self.places[n] for n in kept],
+            self.last_NSH[kept],
+            self.gating_NH[kept],
+        )
+
+
+def _load_pairs(config: GatingConfig, version: str) -> _Pairs:
+    rows: list[PreferencePair] = []
+    places: list[tuple[str, int]] = []
+    last: list[Tensor] = []
+    gating: list[Tensor] = []
+    for path in config.data:
+        file = load_embedded(path, PreferencePair, config.embeddings, weight_version=version)
+        rows.extend(file.rows)
+        places.extend((str(path.resolve()), number) for number in file.numbers)
+        last.append(file.last_NSH)
+        gating.append(file.gating_NH)
+    return _Pairs(rows, places, torch.cat(last), torch.cat(gating))
+
+
+def _gating_data(
+    config: GatingConfig, pairs: _Pairs, fitted: FittedHeads, mean_K: Tensor
+) -> tuple[_Pairs, GatingData]:
+    """Return the pairs to learn from, and how the gate sees them."""
+    held_out_N = torch.tensor(held_out(pairs.rows, **fitted.fold))
+    if not held_out_N.any() or held_out_N.all():
+        raise DatasetRefused(f"{len(pairs.rows)} training pairs are too few to hold some out")
+    # The heads have seen the held-out pairs; those fitted without them have not.
+    rewards_NSK = torch.where(
+        held_out_N[:, None, None],
+        _rewards(fitted.selection_heads, pairs.last_NSH),
+        _rewards(fitted.heads, pairs.last_NSH),
+    )
+    fold_N = held_out_N.long() - 1
+    if config.only_held_out:
+        pairs, rewards_NSK = pairs.part(held_out_N), rewards_NSK[held_out_N]
+        fold_N = torch.tensor(folds(pairs.rows, count=config.folds, seed=config.seed))
+    counts = Counter(pair.source for pair in pairs.rows)
+    weights = [
+        counts[pair.source] ** -0.5 if config.balance_sources else 1.0 for pair in pairs.rows
+    ]
+    # Centred, so that which objectives a prompt's gates prefer sets no level of its scores.
+    return pairs, GatingData(pairs.gating_NH, rewards_NSK - mean_K, fold_N, torch.tensor(weights))
 
 
 @torch.no_grad()
-def _load_pairs(
-    config: GatingConfig, fitted: FittedHeads
-) -> tuple[list[tuple[str, int]], GatingData]:
-    """Return the file and row of each pair, and the pairs as the gate sees them."""
-    pairs: list[PreferencePair] = []
-    places: list[tuple[str, int]] = []
-    prompts: list[Tensor] = []
-    vectors: list[Tensor] = []
-    for path in config.data:
-        file = load_embedded(
-            path, PreferencePair, config.embeddings, weight_version=fitted.weight_version
-        )
-        pairs.extend(file.rows)
-        places.extend((str(path.resolve()), number) for number in file.numbers)
-        prompts.append(file.gating_NH)
-        vectors.append(file.last_NSH)
-    last_NSH = torch.cat(vectors)
-    held_out_N = torch.tensor(held_out(pairs, **fitted.fold))
-    if not held_out_N.any() or held_out_N.all():
-        raise DatasetRefused(f"{len(pairs)} training pairs are too few to hold some out")
-    rewards_NSK = fitted.heads(last_NSH.flatten(0, 1)).unflatten(0, last_NSH.shape[:2])
-    # The heads have seen the held-out pairs; those fitted without them have not.
-    unseen_NSH = last_NSH[held_out_N]
-    rewards_NSK[held_out_N] = fitted.selection_heads(unseen_NSH.flatten(0, 1)).unflatten(
-        0, unseen_NSH.shape[:2]
-    )
-    counts = Counter(pair.source for pair in pairs)
-    weights = [counts[pair.source] ** -0.5 if config.balance_sources else 1.0 for pair in pairs]
-    return places, GatingData(torch.cat(prompts), rewards_NSK, held_out_N, torch.tensor(weights))
+def _rewards(heads: torch.nn.Module, last_NSH: Tensor) -> Tensor:
+    return heads(last_NSH.flatten(0, 1)).unflatten(0, last_NSH.shape[:2])
 
 
 @torch.no_grad()
@@ -279,18 +350,18 @@ def _moments(rewards_NK: Tensor, names: Sequence[str]) -> dict[str, dict[str, fl
 
 @torch.no_grad()
 def _probes(
-    gate: GatingNetwork, places: Sequence[tuple[str, int]], data: GatingData, fit: TransformFit
+    gate: GatingNetwork, pairs: _Pairs, heads: torch.nn.Module, mean_K: Tensor, fit: TransformFit
 ) -> list[Probe]:
-    # Held-out pairs have rewards of other heads than those that are served.
-    rows: list[int] = torch.nonzero(~data.held_out_N).flatten().tolist()
-    rows = rows[:: max(1, len(rows) // _NUM_PROBES)]
-    gates_NK = gate(data.prompts_NH)
-    scores_NS = scores(data.rewards_NSK, gates_NK, fit.transform_KK)
-    probes: list[Probe] = []
-    for n in rows:
-        file, number = places[n]
-        probes.append(Probe(file, number, scores_NS[n].tolist()))
-    return probes
+    rows = range(0, len(pairs.rows), max(1, len(pairs.rows) // _NUM_PROBES))
+    kept = torch.zeros(len(pairs.rows), dtype=torch.bool)
+    kept[list(rows)] = True
+    drawn = pairs.part(kept)
+    rewards_NSK = _rewards(heads, drawn.last_NSH) - mean_K
+    scores_NS = scores(rewards_NSK, gate(drawn.gating_NH), fit.transform_KK)
+    return [
+        Probe(file, number, of_pair)
+        for (file, number), of_pair in zip(drawn.places, scores_NS.tolist(), strict=True)
+    ]
 
 
 def read_gating(folder: Path) -> tuple[GatingNetwork, Tensor, Mapping[str, Any]]:

@@ -111,7 +111,9 @@ def run_heads(config: HeadsConfig) -> dict[str, Any]:
         "weight_version": version,
         "objectives": {name: fit.report for name, fit in fits.items()},
         "dropped": dropped,
-        "descriptions": {name: describe(objectives[name]) for name in fits},
+        "descriptions": {
+            name: describe(objectives[name], with_pairs=bool(config.pairs)) for name in fits
+        },
         "config": json.loads(config.model_dump_json()),
     }
     write_json(config.out / REPORT_FILE, report)

@@ -81,12 +81,18 @@ def load_objectives(path: Path) -> Objectives:
         raise DatasetRefused(f"{path} cannot be read as JSON: {error}") from error
 
 
-def describe(sources: Sequence[LabelSource]) -> str:
-    """Return in words what an objective's labels were and how they map to 0..1."""
+def describe(sources: Sequence[LabelSource], *, with_pairs: bool) -> str:
+    """Return in words what an objective's labels were and how they map to 0..1.
+
+    Args:
+        sources: Of the objective.
+        with_pairs: Whether pairs of a category took part.
+    """
     parts: list[str] = []
     for source in sources:
         if source.category is not None:
-            parts.append(f"pairs of category {source.category}")
+            if with_pairs:
+                parts.append(f"pairs of category {source.category}")
             continue
         origin = source.derived or f"{source.source}/{source.attribute}"
         parts.append(f"{origin} ({source.low:g}..{source.high:g})")
