@@ -24,7 +24,7 @@ USER steerward
 ENV PATH=/opt/steerward/bin:$PATH STEERWARD_HOST=0.0.0.0 STEERWARD_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s \
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+  CMD ["python", "-c", "import urllib.request as u; import os; u.urlopen('http://127.0.0.1:' + os.environ['STEERWARD_PORT'] + '/readyz', timeout=2)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["steerward"]
 CMD ["serve"]

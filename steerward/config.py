@@ -95,9 +95,9 @@ class ServeConfig(EngineConfig):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     api_key: list[SecretStr] = []
-    """Bearer key that clients must send; repeatable. Prefer the environment: flags show in `ps`.
-    A blank key is refused, so that a variable left empty by mistake does not open the server;
-    unset it to serve without keys."""
+    """Bearer key that clients must send; repeatable. Prefer the environment, where commas separate
+    several keys: flags show in `ps`. A blank key is refused, so that a variable left empty by
+    mistake does not open the server; unset it to serve without keys."""
     public_metrics: bool = False
     """Leave /metrics open when API keys are set."""
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)

@@ -15,7 +15,7 @@ from steerward.cli.options import add_options, read_options
 from steerward.config import Settings
 
 # Left out together in the second run: preferences of kinds that other sources have too.
-UNSEEN = ("hh_harmless", "pandalm", "open_instruct_human", "oasst_sample")
+LEFT_OUT = ("hh_harmless", "pandalm", "open_instruct_human", "oasst_sample")
 
 
 class PocketConfig(Settings):
@@ -58,7 +58,7 @@ def main() -> None:
             config.work / "unseen",
             config.unseen_steps,
             config.seed,
-            left_out=UNSEEN,
+            left_out=LEFT_OUT,
             max_rows=300,
         )
         train(partial)

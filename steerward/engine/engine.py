@@ -110,7 +110,8 @@ class Engine:
         Raises:
             NotReady: If the device failed instead.
         """
-        await asyncio.wrap_future(self._warm)
+        # A caller that gives up must not cancel what the worker will set.
+        await asyncio.shield(asyncio.wrap_future(self._warm))
 
     async def score(self, request: ScoreRequest) -> Scored:
         """Return the answer of a request.

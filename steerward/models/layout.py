@@ -121,8 +121,15 @@ def _read_quantiles(config: Config, files: TensorFiles) -> HeadParts:
     weight = files.take("regression_layer.weight", (rows, None))
     weight_KQH = weight.double().view(num_objectives, num_quantiles, -1)
     transform_KK = files.take("reward_transform_matrix", (num_objectives, num_objectives))
+    layers = _fold_batch_norms(files, width=weight.shape[1], num_objectives=num_objectives)
+    expected = positive(config, "gating_n_hidden") + 1
+    if len(layers) != expected:
+        raise CheckpointRefused(
+            f"head keys 'gating.layers.*.weight' make {len(layers)} linear layers, config.json "
+            f"asks for {expected} (gating_n_hidden + 1); some are missing or too many"
+        )
     gate = GatingNetwork(
-        _fold_batch_norms(files, width=weight.shape[1], num_objectives=num_objectives),
+        layers,
         temperature=positive_number(config, "gating_temperature"),
         scale=float(files.take("gating.logit_scale", (1,))),
     )
@@ -152,6 +159,10 @@ def _fold_batch_norms(files: TensorFiles, *, width: int, num_objectives: int) ->
             bias = bias + weight @ shift
             weight = weight * factor
             norm = None
+        elif layers:
+            raise CheckpointRefused(
+                f"head keys of the batch norm before '{prefix}.weight' are missing"
+            )
         layers.append(linear(weight, bias))
         width = out
     if not layers or norm is not None:
@@ -183,6 +194,9 @@ def _read_urm(config: Config, files: TensorFiles) -> HeadParts:
         raise CheckpointRefused(
             f"head key 'score.weight' has {rows} rows, expected (mean, spread) pairs"
         )
+    missing = set(range(0, indices[-1], 2)).difference(indices) if indices else set[int]()
+    if missing:
+        raise CheckpointRefused(f"head key 'weights.fc.{min(missing)}.weight' is missing")
     num_objectives = rows // 2
     weight = files.take("score.weight", (_num_labels(config) or rows, None))
     width = weight.shape[1]

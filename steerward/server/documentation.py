@@ -9,7 +9,6 @@ from steerward.protocol.errors import ErrorBody
 _MEANING = {
     401: "No API key, or a wrong one",
     404: "No such model",
-    405: "Method not allowed",
     413: "A text, list or body over its limit; nothing is ever cut",
     422: "The request breaks a rule; the message names the place and the way out",
     429: "The queue is full; try again after `Retry-After` seconds",

@@ -29,7 +29,7 @@ from steerward.models.chat import ChatEncoder
 from steerward.models.checkpoint import load_backbone
 from steerward.models.packing import PackedBatch
 from steerward.models.source import resolve_source, weight_version
-from steerward.protocol.errors import CheckpointRefused, DatasetRefused
+from steerward.protocol.errors import CheckpointRefused, DatasetRefused, SteerwardError
 from steerward.training.config import BackboneConfig
 from steerward.training.data.labels import load_objectives
 from steerward.training.data.rows import PreferencePair, RatedResponse, load_rows
@@ -41,7 +41,11 @@ from steerward.training.noise import mask_tokens, shift_positions
 _MOST_PREDICTED_TOKENS = 2048
 
 # A stopped run may go on elsewhere and keep its checkpoints differently.
-_FREE_TO_CHANGE = frozenset({"device", "checkpoint_steps"})
+_FREE_TO_CHANGE = frozenset(
+    {"device", "checkpoint_steps", "validation_steps"}
+    # Their content is compared, wherever it lies.
+    | {"start", "ratings", "pairs", "objectives", "out"}
+)
 
 
 class MultiTaskModel(nn.Module):
@@ -195,28 +199,53 @@ def _launch(config: BackboneConfig) -> None:
 
 def _write_settings(config: BackboneConfig) -> Path:
     """Write the settings beside the run, or refuse to go on with a run of other ones."""
-    path = config.out.with_name(config.out.name + ".settings.json")
-    files = [*config.ratings, *config.pairs, config.objectives]
-    settings = json.loads(config.model_dump_json()) | {
-        "start_weight_version": weight_version(resolve_source(config.start)),
-        "data_sha256": {file.name: file_digest(file) for file in files},
-    }
-    runs = _checkpoints(config)
-    if path.is_file() and runs.is_dir():
-        before = json.loads(path.read_text())
-        different = sorted(
-            key
-            for key in settings
-            if key not in _FREE_TO_CHANGE and before.get(key) != settings[key]
-        )
-        if different:
-            raise CheckpointRefused(
-                f"{runs} holds a run with other {', '.join(different)}; go on with the same, "
-                "choose another --out, or delete that folder"
-            )
+    if _checkpoints(config).is_dir():
+        check_settings(config)
+    path = _settings_path(config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
+    write_json(path, _identity(config))
     return path
+
+
+def check_settings(config: BackboneConfig) -> None:
+    """Compare a configuration with that of the run that lies at its place.
+
+    Raises:
+        CheckpointRefused: If they differ, or there is none.
+    """
+    path = _settings_path(config)
+    if not path.is_file():
+        raise CheckpointRefused(f"there is no {path}; choose another --out")
+    before, now = json.loads(path.read_text()), _identity(config)
+    different = sorted(
+        key for key in now if key not in _FREE_TO_CHANGE and before.get(key) != now[key]
+    )
+    if different:
+        raise CheckpointRefused(
+            f"{config.out} is of a run with other {', '.join(different)}; go on with the same, "
+            "choose another --out, or delete it and what lies beside it"
+        )
+
+
+def _identity(config: BackboneConfig) -> dict[str, Any]:
+    """Return the settings, with digests of everything that training reads."""
+    files = {
+        "ratings": config.ratings,
+        "pairs": config.pairs,
+        "objectives": [config.objectives],
+    }
+    try:
+        digests = {kind: [file_digest(path) for path in paths] for kind, paths in files.items()}
+    except OSError as error:
+        raise DatasetRefused(f"{error.filename} cannot be read: {error.strerror}") from error
+    return json.loads(config.model_dump_json()) | {
+        "start_weight_version": weight_version(resolve_source(config.start)),
+        "data_sha256": digests,
+    }
+
+
+def _settings_path(config: BackboneConfig) -> Path:
+    return config.out.with_name(config.out.name + ".settings.json")
 
 
 def _checkpoints(config: BackboneConfig) -> Path:
@@ -276,10 +305,15 @@ def _load_mixture(config: BackboneConfig, chat: ChatEncoder) -> Mixture:
 
 
 def _set_dropout(backbone: Backbone, share: float) -> None:
-    """Set the dropout of hidden states; attention has none in packed batches."""
+    """Set the dropout of hidden states, and none of attention: packed batches have none."""
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Dropout):
-            module.p = 0.0 if "self" in name.rsplit(".", 2)[-2:] else share
+            parent, _, own = name.rpartition(".")
+            # Of the weights: `attention.self.dropout` in BERT, `attn.attn_dropout` in GPT-2.
+            is_of_attention = "attn" in own or "attention" in own or parent.endswith("self")
+            module.p = 0.0 if is_of_attention else share
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def _save(backbone: Backbone, chat: ChatEncoder, config: BackboneConfig) -> None:
@@ -289,10 +323,6 @@ def _save(backbone: Backbone, chat: ChatEncoder, config: BackboneConfig) -> None
     model.save_pretrained(building)
     chat.tokenizer.save_pretrained(building)
     os.replace(building, config.out)
-
-
-def _has_validation(config: BackboneConfig) -> bool:
-    return config.validation_share > 0 and config.validation_steps > 0
 
 
 def _uses_bfloat16(config: BackboneConfig, device: torch.device) -> bool:
@@ -310,6 +340,15 @@ class _MixtureTrainer(Trainer):
     def __init__(
         self, model: MultiTaskModel, mixture: Mixture, config: BackboneConfig, runs: Path
     ) -> None:
+        self._validation = StepSampler(
+            mixture,
+            config,
+            rank=0,
+            processes=1,
+            steps=config.validation_steps,
+            from_held_out=True,
+        )
+        is_validated = len(self._validation) > 0 and not self._validation.is_empty
         arguments = TrainingArguments(
             output_dir=str(runs),
             max_steps=config.steps,
@@ -323,7 +362,7 @@ class _MixtureTrainer(Trainer):
             bf16=_uses_bfloat16(config, model.backbone.device),
             use_cpu=model.backbone.device.type == "cpu",
             logging_steps=50,
-            eval_strategy="steps" if _has_validation(config) else "no",
+            eval_strategy="steps" if is_validated else "no",
             eval_steps=config.checkpoint_steps,
             save_steps=config.checkpoint_steps,
             save_total_limit=2,
@@ -346,6 +385,13 @@ class _MixtureTrainer(Trainer):
             rank=self.args.process_index,
             processes=self.args.world_size,
         )
+        if sampler.is_empty:
+            raise DatasetRefused(
+                "a training step would hold nothing: of the rows, "
+                f"{self._mixture.left_out} are over max_tokens or rate no objective, "
+                f"validation_share {self._config.validation_share} holds others out; a step draws "
+                f"{self._config.pairs_per_step} pairs and {self._config.rated_per_step} ratings"
+            )
         return DataLoader(self._mixture, batch_sampler=sampler, collate_fn=self._mixture.collate)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -379,16 +425,9 @@ class _MixtureTrainer(Trainer):
         """Return and log the losses on held-out prompts, the same steps every time."""
         model = cast("nn.Module", self.model).eval()
         parts: dict[str, list[float]] = {}
-        steps = StepSampler(
-            self._mixture,
-            self._config,
-            rank=0,
-            processes=1,
-            steps=self._config.validation_steps,
-            from_held_out=True,
-        )
-        for keys in steps:
-            for name, value in model(**self._mixture.collate(keys)).items():
+        for keys in self._validation:
+            step = self._prepare_inputs(self._mixture.collate(keys))
+            for name, value in model(**step).items():
                 parts.setdefault(name, []).append(float(value))
         means = {f"eval_{name}": sum(found) / len(found) for name, found in parts.items()}
         super().log(dict(means))
@@ -401,7 +440,17 @@ class _MixtureTrainer(Trainer):
         super().log({**logs, **parts}, *arguments, **options)
 
 
+def _main(settings: Path) -> int:
+    """Train with the settings of a file; return the status of the process."""
+    values = json.loads(settings.read_text())
+    known = BackboneConfig.model_fields.keys() & values.keys()
+    try:
+        _train(BackboneConfig.model_validate({key: values[key] for key in known}))
+    except SteerwardError as error:
+        sys.stderr.write(f"steerward train backbone: {error}\n")
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    _settings = json.loads(Path(sys.argv[1]).read_text())
-    _known = BackboneConfig.model_fields.keys() & _settings.keys()
-    _train(BackboneConfig.model_validate({key: _settings[key] for key in _known}))
+    sys.exit(_main(Path(sys.argv[1])))

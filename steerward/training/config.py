@@ -51,7 +51,8 @@ class BackboneConfig(Settings):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Of hidden states, where the backbone has it."""
     masked_share: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the tokens that a step hides behind the mask token, against learning by heart."""
+    """Share of the tokens that a step hides behind the tokenizer's mask token, which it must have,
+    against learning rows by heart."""
     shifted_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the prompts that a step moves to later positions, so that absolute position
     embeddings beyond the data's longest conversation are trained too."""

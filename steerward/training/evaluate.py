@@ -136,7 +136,7 @@ def _agreement_by_source(
 
 
 def _agreement(rewards_N: Floats, labels_N: Floats) -> dict[str, Any]:
-    is_constant = len(labels_N) < 3 or np.ptp(labels_N) == 0
+    is_constant = len(labels_N) < 3 or np.ptp(labels_N) == 0 or np.ptp(rewards_N) == 0
     return {
         "rows": len(labels_N),
         "spearman": None if is_constant else spearman(rewards_N, labels_N),

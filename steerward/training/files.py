@@ -20,9 +20,13 @@ def file_digest(path: Path) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file in one step."""
+    """Write a JSON file in one step.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, which JSON does not know.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 

@@ -4,7 +4,7 @@ Pairs of preferred and rejected responses; the score of each is the gated sum of
 rewards, and the loss is Bradley-Terry's, ``-log sigmoid(s_chosen - s_rejected)``. Both responses
 of a pair share their prompt's gates.
 
-Axis legend: N pairs, S the two responses of a pair, K objectives, H hidden.
+Axis legend: N pairs, S the two responses of a pair, K objectives, H hidden, J judged steps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from steerward.training.data.rows import (
     is_pair_file,
 )
 from steerward.training.embeddings import load_embedded
-from steerward.training.files import write_json, write_tensors
+from steerward.training.files import file_digest, write_json, write_tensors
 from steerward.training.heads import FittedHeads, read_heads
 
 GATE_FILE = "gate.safetensors"
@@ -139,6 +139,10 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
                 "threshold": config.correlation_threshold,
                 "standardised": config.standardise,
                 "reference_responses": len(reference_NK),
+                "reference_sha256": {
+                    "/".join(path.parts[-2:]): file_digest(path)
+                    for path in config.reference or config.data
+                },
                 "penalties": transform.penalties,
                 "correlation_before": transform.correlation_before,
                 "correlation_after": transform.correlation_after,
@@ -184,8 +188,7 @@ def train_gate(data: GatingData, transform_KK: Tensor, config: GatingConfig) -> 
     every = max(1, config.steps // 40)
     points = sorted({*range(every, config.steps + 1, every), config.steps})
     scores_JNS = torch.full((len(points), *data.rewards_NSK.shape[:2]), float("nan"))
-    folds = sorted(set(data.fold_N.tolist()) - {-1})
-    for fold in folds:
+    for fold in sorted(set(data.fold_N.tolist()) - {-1}):
         held_out_N = data.fold_N == fold
         judged = data.part(held_out_N)
         steps = _steps(data.part(~held_out_N), transform_KK, config, f"gate, fold {fold}")
@@ -302,7 +305,7 @@ def _gating_data(
     config: GatingConfig, pairs: _Pairs, fitted: FittedHeads, mean_K: Tensor
 ) -> tuple[_Pairs, GatingData]:
     """Return the pairs to learn from, and how the gate sees them."""
-    held_out_N = torch.tensor(held_out(pairs.rows, **fitted.fold))
+    held_out_N = torch.tensor(held_out(pairs.rows, **fitted.fold), dtype=torch.bool)
     if not held_out_N.any() or held_out_N.all():
         raise DatasetRefused(f"{len(pairs.rows)} training pairs are too few to hold some out")
     # The heads have seen the held-out pairs; those fitted without them have not.
@@ -313,8 +316,17 @@ def _gating_data(
     )
     fold_N = held_out_N.long() - 1
     if config.only_held_out:
-        pairs, rewards_NSK = pairs.part(held_out_N), rewards_NSK[held_out_N]
         fold_N = torch.tensor(folds(pairs.rows, count=config.folds, seed=config.seed))
+        fold_N, pairs, rewards_NSK = (
+            fold_N[held_out_N],
+            pairs.part(held_out_N),
+            rewards_NSK[held_out_N],
+        )
+        if len(fold_N.unique()) < 2:
+            raise DatasetRefused(
+                f"the {len(fold_N)} held-out pairs all fall into one fold: too few prompts to "
+                "learn a gate from and judge it; leave only_held_out off or hold more out"
+            )
     counts = Counter(pair.source for pair in pairs.rows)
     weights = [
         counts[pair.source] ** -0.5 if config.balance_sources else 1.0 for pair in pairs.rows

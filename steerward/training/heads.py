@@ -188,7 +188,8 @@ def _pairs_about(
 
 
 def _held_out(rows: Sequence[Row], config: HeadsConfig) -> Tensor:
-    return torch.tensor(held_out(rows, share=config.validation_share, seed=config.seed))
+    fold = held_out(rows, share=config.validation_share, seed=config.seed)
+    return torch.tensor(fold, dtype=torch.bool)
 
 
 def _source_weights(rows: Sequence[RatedResponse]) -> Tensor:

@@ -201,6 +201,11 @@ class StepSampler(Sampler[list[Key]]):
         self._steps = config.steps if steps is None else steps
         self._pairs, self._rated = _units(mixture, from_held_out=from_held_out)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to draw, so that steps would hold nothing."""
+        return not (self._pairs and self._num_pairs) and not (self._rated and self._num_rated)
+
     def __len__(self) -> int:
         return self._steps
 

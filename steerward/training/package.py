@@ -137,8 +137,11 @@ def _copy_weights(source: Path, target: Path) -> None:
 
 def _check_scores(model: RewardModel, probes: list[Probe]) -> None:
     """Compare served scores with those of training."""
+    files = {
+        file: load_rows([Path(file)], PreferencePair) for file in {probe.file for probe in probes}
+    }
     for probe in probes:
-        rows = load_rows([Path(probe.file)], PreferencePair)
+        rows = files[probe.file]
         if probe.row >= len(rows):
             raise DatasetRefused(f"{probe.file} has changed since the gate was trained")
         row = rows[probe.row]

@@ -157,7 +157,7 @@ class _HeldOut:
         found: dict[str, float | int] = {
             "held_out_rows": len(truth),
             "spearman": rank_correlation(predicted, truth),
-            "pearson": float(torch.corrcoef(torch.stack([predicted, truth]))[0, 1]),
+            "pearson": _pearson(predicted, truth),
             "mse": float(((predicted - truth) ** 2).mean()),
             "label_variance": float(truth.var(correction=0)),
         }
@@ -170,6 +170,13 @@ class _HeldOut:
     def _margins(self, pairs: PairRows, alpha: float) -> Tensor:
         weight_H, _ = self._fit.solve(alpha)
         return pairs.differences_PH.double() @ weight_H
+
+
+def _pearson(a_N: Tensor, b_N: Tensor) -> float:
+    """Return the linear correlation; 0 if either is constant, as for ranks."""
+    a_N, b_N = a_N - a_N.mean(), b_N - b_N.mean()
+    norms = a_N.norm() * b_N.norm()
+    return float(a_N @ b_N / norms) if norms > 0 else 0.0
 
 
 class _Ridge:

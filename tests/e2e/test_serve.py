@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -166,13 +167,22 @@ def test_drain_deadline_answers_503_and_ends() -> None:
         assert "shutting down" in failure.message
 
 
-def test_port_in_use_and_bad_model_end_with_a_reason() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "steerward", "serve", "--reward-model", str(GOLDEN)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 1
-    assert "has no config.json" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+def test_bad_model_and_port_in_use_end_with_a_reason() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        cases = {
+            ("--reward-model", str(GOLDEN)): "has no config.json",
+            ("--port", str(port)): "address already in use",
+        }
+        for arguments, reason in cases.items():
+            done = subprocess.run(
+                [sys.executable, "-m", "steerward", "serve", *arguments],
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            assert done.returncode != 0
+            assert reason in done.stderr
+            assert "Traceback" not in done.stderr

@@ -63,6 +63,29 @@ def test_missing_head_key_is_refused_by_name(tmp_path: Path, name: str, key: str
         load_reward_model(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "layers", "named"),
+    [
+        ("qrm", ["gating.layers.3.", "gating.layers.5."], "3 linear layers.* asks for 4"),
+        ("qrm", ["gating.layers.5."], r"batch norm before 'gating\.layers\.6\.weight'"),
+        ("urm", ["weights.fc.0."], r"'weights\.fc\.0\.weight' is missing"),
+        ("urm", ["weights.fc.2."], r"'weights\.fc\.2\.weight' is missing"),
+    ],
+)
+def test_missing_gate_layer_is_refused_where_its_neighbours_would_fit(
+    tmp_path: Path, name: str, layers: list[str], named: str
+) -> None:
+    folder = copy_of(name, tmp_path)
+
+    def drop(tensors: dict[str, torch.Tensor]) -> None:
+        for key in [key for key in tensors if key.startswith(tuple(layers))]:
+            del tensors[key]
+
+    edit_tensors(folder, drop)
+    with pytest.raises(CheckpointRefused, match=named):
+        load_reward_model(folder)
+
+
 @pytest.mark.parametrize(("name", "key"), [*HEAD_KEYS, ("seqcls-llama-1", "score.weight")])
 def test_mis_shaped_head_key_is_refused_by_name(tmp_path: Path, name: str, key: str) -> None:
     folder = copy_of(name, tmp_path)

@@ -111,9 +111,7 @@ def test_scores_agree_with_transformers_own_padded_batches(
     sequences = [case["input_ids"] for case in golden_cases(name)]
     longest = max(map(len, sequences))
     lengths = torch.tensor([len(ids) for ids in sequences])
-    packed = model.score(
-        [group for case in golden_cases(name) for group in groups_of(model, case)]
-    ).rewards_NK
+    packed = model.score([group for case in golden_cases(name) for group in groups_of(model, case)])
     for side in ("left", "right"):
         rows, masks = [], []
         for ids in sequences:
@@ -131,9 +129,23 @@ def test_scores_agree_with_transformers_own_padded_batches(
                 ).last_hidden_state
         finally:
             backbone.set_attn_implementation("steerward_packed")
-        last = torch.full_like(lengths, longest - 1) if side == "left" else lengths - 1
-        rewards = model.heads(hidden[torch.arange(len(last)), last])
-        torch.testing.assert_close(rewards, packed, atol=GOLDEN_TOLERANCE, rtol=0)
+        everyone = torch.arange(len(lengths))
+        gaps = longest - lengths if side == "left" else torch.zeros_like(lengths)
+        last = lengths - 1 + gaps
+        rewards = model.heads(hidden[everyone, last])
+        torch.testing.assert_close(rewards, packed.rewards_NK, atol=GOLDEN_TOLERANCE, rtol=0)
+        if model.gate is None:
+            continue
+        assert packed.gates is not None
+        assert packed.scores_N is not None
+        read = last
+        if model.gates_are_per_prompt:
+            prompts = [groups_of(model, case)[0].gating_position for case in golden_cases(name)]
+            read = torch.tensor(prompts) + gaps
+        gates = model.gate(hidden[everyone, read])
+        torch.testing.assert_close(gates, packed.gates, atol=GOLDEN_TOLERANCE, rtol=0)
+        scores = ((rewards @ model.transform) * gates).sum(dim=-1)
+        torch.testing.assert_close(scores, packed.scores_N, atol=GOLDEN_TOLERANCE, rtol=0)
 
 
 @settings(max_examples=30, deadline=None)

@@ -14,12 +14,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from recipes.pocket.__main__ import UNSEEN
+from recipes.pocket.__main__ import LEFT_OUT
 from recipes.pocket.card import write_card
 from recipes.pocket.start import write_start
 from recipes.pocket.steps import OBJECTIVES, Run, _minilm, measure, train
 from steerward.models.checkpoint import load_backbone, load_reward_model
 from steerward.models.packing import group_conversations, pack
+from steerward.protocol.errors import CheckpointRefused
 
 _ROWS = 120
 _GOOD = ["clear", "careful", "useful", "exact", "kind", "honest"]
@@ -85,7 +86,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_recipe_runs_to_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -> None:
     whole = Run(data, tmp_path / "whole", steps=3, seed=0)
-    partial = Run(data, tmp_path / "partial", steps=2, seed=0, left_out=UNSEEN, max_rows=80)
+    partial = Run(data, tmp_path / "partial", steps=2, seed=0, left_out=LEFT_OUT, max_rows=80)
     for run in (whole, partial):
         train(run)
         measure(run)
@@ -99,10 +100,13 @@ def test_recipe_runs_to_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -
     assert f"weight version\n`{model.weight_version}`" in card
     assert report["pairs"]["score"]["pairs"] == _ROWS // 4 * len(_PAIR_SOURCES)
     unseen = json.loads((whole.checkpoint / "report-unseen.json").read_text())
-    assert set(unseen["pairs"]["score"]["sources"]) == set(UNSEEN)
-    assert unseen["pairs"]["score"]["pairs"] == _ROWS * len(UNSEEN)
-    # What another run has left is not gone on with.
-    with pytest.raises(SystemExit, match="of another run"):
+    assert set(unseen["pairs"]["score"]["sources"]) == set(LEFT_OUT)
+    assert unseen["pairs"]["score"]["pairs"] == _ROWS * len(LEFT_OUT)
+    # Done again, it only refits what is quick, to the same weights; what another run has left
+    # is not gone on with.
+    train(whole)
+    assert load_reward_model(whole.checkpoint, device="cpu").weight_version == model.weight_version
+    with pytest.raises(CheckpointRefused, match="with other steps"):
         train(replace(whole, steps=4))
 
 

@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 
 from steerward.models.checkpoint import load_backbone
 from steerward.models.packing import group_conversations, pack
-from steerward.protocol.errors import CheckpointRefused
+from steerward.protocol.errors import CheckpointRefused, DatasetRefused
 from steerward.training.backbone import MultiTaskModel, run_backbone
 from steerward.training.config import BackboneConfig
 from steerward.training.data.labels import load_objectives
 from steerward.training.data.rows import PreferencePair, RatedResponse, load_rows
 from steerward.training.mixture import Mixture, StepSampler
+from tests.checkpoints import edit_config
 
 
 @pytest.fixture
@@ -131,6 +132,35 @@ def test_held_out_losses_are_logged_without_changing_the_run(
         assert torch.equal(tensor, after[key]), key
 
 
+def test_run_of_nothing_is_refused_without_a_traceback(
+    settings: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = BackboneConfig(**{**settings, "max_tokens": 8})
+    with pytest.raises(CheckpointRefused, match="ended with status 1"):
+        run_backbone(config)
+    printed = capfd.readouterr().err
+    assert "a training step would hold nothing" in printed
+    assert "Traceback" not in printed
+    with pytest.raises(DatasetRefused, match=r"absent\.jsonl cannot be read"):
+        run_backbone(BackboneConfig(**{**settings, "ratings": [tmp_path / "absent.jsonl"]}))
+
+
+def test_run_whose_fold_is_empty_is_not_validated(settings: dict[str, Any]) -> None:
+    """Of a few prompts, a small share may be none."""
+    options = {"validation_share": 1e-9, "steps": 4, "checkpoint_steps": 2}
+    assert run_backbone(BackboneConfig(**{**settings, **options})).is_dir()
+
+
+def test_dropout_is_of_hidden_states_and_not_of_attention(
+    settings: dict[str, Any], tmp_path: Path, objectives_file: Path
+) -> None:
+    """Packed attention has none, and refuses to pretend."""
+    folder = Path(shutil.copytree(settings["start"], tmp_path / "start"))
+    edit_config(folder, attention_dropout=0.1)
+    config = BackboneConfig(**{**settings, "start": str(folder), "steps": 2})
+    assert run_backbone(config).is_dir()
+
+
 def test_mask_needs_a_tokenizer_that_has_one(settings: dict[str, Any]) -> None:
     config = BackboneConfig(**{**settings, "masked_share": 0.1, "shifted_share": 0.5})
     backbone, _ = load_backbone(config.start, device="cpu")
@@ -204,11 +234,16 @@ def test_run_with_other_settings_is_not_gone_on_with(settings: dict[str, Any]) -
     folder.with_name("base.checkpoints").mkdir()
     with pytest.raises(CheckpointRefused, match=r"a run with other learning_rate, seed; go on"):
         run_backbone(BackboneConfig(**{**settings, "steps": 2, "seed": 5, "learning_rate": 2e-3}))
-    other = settings["pairs"][0].with_name("changed.jsonl")
-    shutil.copyfile(settings["pairs"][0], other)
-    with pytest.raises(CheckpointRefused, match="other data_sha256, pairs"):
-        run_backbone(BackboneConfig(**{**settings, "steps": 2, "pairs": [other]}))
-    assert run_backbone(config) == folder
+    elsewhere = settings["pairs"][0].with_name("elsewhere.jsonl")
+    shutil.copyfile(settings["pairs"][0], elsewhere)
+    moved = BackboneConfig(**{**settings, "steps": 2, "pairs": [elsewhere]})
+    with elsewhere.open("a") as file:
+        file.write(elsewhere.read_text().splitlines()[0] + "\n")
+    with pytest.raises(CheckpointRefused, match="other data_sha256;"):
+        run_backbone(moved)
+    # The same data at another place are the same run.
+    shutil.copyfile(settings["pairs"][0], elsewhere)
+    assert run_backbone(moved) == folder
 
 
 def test_two_processes_train_one_model(settings: dict[str, Any]) -> None:

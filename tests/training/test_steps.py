@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from scipy import stats
 
 from steerward.cli.main import main
 from steerward.models.checkpoint import load_reward_model
@@ -16,7 +20,7 @@ from steerward.models.packing import group_conversations
 from steerward.protocol.errors import CheckpointRefused, DatasetRefused
 from steerward.training import embeddings as embeddings_module
 from steerward.training.config import EmbedConfig, GatingConfig, PackageConfig
-from steerward.training.data.rows import PreferencePair, held_out, load_rows
+from steerward.training.data.rows import PreferencePair, RatedResponse, Row, held_out, load_rows
 from steerward.training.embeddings import read_embeddings, run_embed
 from steerward.training.gating import run_gating
 from steerward.training.package import run_package
@@ -70,6 +74,81 @@ def test_packaged_model_has_learned_what_the_data_say(run: dict[str, Path]) -> N
     assert abs(pairs["score"]["spearman_with_length"]) < 0.5
     assert abs(report["length"]["spearman_with_transform"]) < 0.3
     assert (run["report"] / "report.png").stat().st_size > 10_000
+
+
+def test_figures_of_the_report_are_what_the_scores_say(
+    run: dict[str, Path], rating_file: Path, pair_file: Path
+) -> None:
+    """Recomputed from single scores of the packaged model, with another library."""
+    report = json.loads((run["report"] / "report.json").read_text())
+    model = load_reward_model(run["model"], device="cpu")
+
+    def outputs(row: Row, *answers: str) -> tuple[Any, Any, Any]:
+        output = model.score(group_conversations(model.encode(row.context, answers)))
+        assert output.scores_N is not None
+        assert output.gates is not None
+        parts = (output.rewards_NK, output.scores_N, output.gates[0])
+        return tuple(part.double().numpy() for part in parts)
+
+    rated = load_rows([rating_file], RatedResponse, split="test")
+    rewards = np.array([outputs(row, row.response)[0][0] for row in rated])
+    labels = np.array([(row.ratings["quality"] - 1) / 4 for row in rated])
+    scale = model.objectives.objectives[0].rating
+    assert scale is not None
+    entry, predicted = report["objectives"]["helpfulness"], rewards[:, 0] + scale.offset
+    assert entry["spearman"] == pytest.approx(stats.spearmanr(rewards[:, 0], labels)[0], abs=1e-3)
+    assert entry["pearson"] == pytest.approx(stats.pearsonr(rewards[:, 0], labels)[0], abs=1e-5)
+    assert entry["mse"] == pytest.approx(((predicted - labels) ** 2).mean(), abs=1e-5)
+
+    pairs = load_rows([pair_file], PreferencePair, split="test")
+    scored = [outputs(pair, pair.chosen, pair.rejected) for pair in pairs]
+    differences = np.array([rewards[0] - rewards[1] for rewards, _, _ in scored])
+    transform = model.transform.double().numpy()
+    gates = np.array([gate for _, _, gate in scored])
+    found = report["pairs"]
+    margins = {
+        "score": np.array([scores[0] - scores[1] for _, scores, _ in scored]),
+        "uniform gates": (differences @ transform).mean(axis=-1),
+        "longer wins": np.array([len(pair.chosen) - len(pair.rejected) for pair in pairs]),
+    }
+    for name, margin in margins.items():
+        # Ties count as half.
+        right = (margin > 0).mean() + (margin == 0).mean() / 2
+        assert found[name]["value"] == pytest.approx(right, abs=1e-9), name
+    without = (differences * np.diag(transform) * gates).sum(axis=-1)
+    length = report["length"]
+    assert length["accuracy_without_transform"] == pytest.approx((without > 0).mean())
+    lengths = [math.log((1 + len(p.chosen)) / (1 + len(p.rejected))) for p in pairs]
+    assert length["pair_margin_spearman_with_transform"] == pytest.approx(
+        stats.spearmanr(margins["score"], lengths)[0], abs=1e-3
+    )
+    assert length["pair_margin_spearman_without_transform"] == pytest.approx(
+        stats.spearmanr(without, lengths)[0], abs=1e-3
+    )
+
+
+def test_held_out_pairs_are_judged_by_heads_that_have_not_seen_them(
+    run: dict[str, Path], pair_file: Path, tmp_path: Path
+) -> None:
+    """With selection heads that say nothing, no held-out pair can be told apart."""
+    heads = Path(shutil.copytree(run["heads"], tmp_path / "heads"))
+    tensors = load_file(heads / "heads.safetensors")
+    tensors["selection.weight"] = torch.zeros_like(tensors["selection.weight"])
+    save_file(tensors, heads / "heads.safetensors")
+    accuracies = {
+        folder: run_gating(
+            GatingConfig(
+                data=[pair_file],
+                embeddings=run["vectors"],
+                heads=folder,
+                out=tmp_path / folder.name / "gate",
+                steps=40,
+            )
+        )
+        for folder in (run["heads"], heads)
+    }
+    assert accuracies[run["heads"]][0] > 0.7
+    assert accuracies[heads] == (0.0, 0.0)
 
 
 def test_packaged_model_serves_the_scores_of_training(
