@@ -17,9 +17,7 @@ def test_wheel_holds_pocket_and_no_tests(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {info.filename: info.file_size for info in archive.infolist()}
     pocket = ROOT / "steerward" / "models" / "pocket"
-    expected = {
-        path.relative_to(ROOT).as_posix(): path.stat().st_size for path in pocket.iterdir()
-    }
+    expected = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in pocket.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
         Path(name).name for name in expected
     }

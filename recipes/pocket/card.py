@@ -186,10 +186,8 @@ def _pairs(report: Report) -> str:
     text = f"\n## Pairs\n\n{pairs['score']['pairs']} pairs, pooled. The best single objective is"
     text += " chosen on the test pairs themselves, which favours it; the fourth column tells what"
     text += " each owes to the longer answer (margin against difference of log characters). The"
-    text += (
-        " global weighting and the surface features are fitted on the pairs that the gate learns"
-    )
-    text += " from, and may give weights below 0.\n\n"
+    text += " global weighting and the surface features learn from the pairs that the backbone has"
+    text += " not seen, and may give weights below 0.\n\n"
     return text + _table(columns, pooled) + "\n" + _by_source(pairs)
 
 
@@ -250,11 +248,11 @@ def _length(report: Report, gate: Report) -> str:
         ],
     )
     text += "\nWithout: the same scale of each objective, but no verbosity taken off. The last line"
-    text += " is the price of freeing the score from length, by cross-validation on prompts that"
     text += (
-        " neither the backbone nor these gates have seen (but for the texts of `lamp`, which has"
+        " is the price of freeing the score from length, on prompts that neither the backbone nor"
     )
-    return text + " one prompt only).\n"
+    text += " these gates have seen (but for the texts of `lamp`, which has one prompt only); they"
+    return text + " chose the steps of the gates, which favours both a little.\n"
 
 
 def _limits(report: Report) -> str:
@@ -271,9 +269,11 @@ def _training(run: Run) -> str:
 
 `python -m recipes.pocket --data DATA` (seed {run.seed}): the weights of all-MiniLM-L6-v2 run as a
 causal decoder, {run.steps} steps on ratings and pairs of {1 - HELD_OUT_SHARE:.0%} of the training
-prompts at once with frozen embeddings; then, on frozen vectors, a ridge head an objective, the
-reward transform, and the gate on the pairs of the other {HELD_OUT_SHARE:.0%}. Every setting is in
-`recipes/pocket/steps.py`, the labels of each objective in `recipes/pocket/objectives.json`.
+prompts at once with frozen embeddings; then, on frozen vectors of all training prompts, a ridge
+head an objective, the reward transform and the gate. Which heads are kept, the ridge penalties, the
+gate's steps and the transform's threshold were chosen on the other {HELD_OUT_SHARE:.0%}. Every
+setting is in `recipes/pocket/steps.py`, the labels of each objective in
+`recipes/pocket/objectives.json`.
 """
 
 

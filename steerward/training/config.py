@@ -179,12 +179,6 @@ class GatingConfig(Settings):
     """Folder that `heads` wrote."""
     out: Path
     """Folder for gate.safetensors and gate.json."""
-    only_held_out: bool = False
-    """Learn from the prompts that `heads` held out, and from no others; steps and accuracy are
-    then found by cross-validation. For backbones that were trained on the other pairs: rewards
-    look better on those than they are on new prompts, and so would the gates that follow them."""
-    folds: int = Field(default=5, ge=2)
-    """Of that cross-validation, by prompt."""
     verbosity: str = "verbosity"
     """Objective to free the others from."""
     correlation_threshold: float = Field(default=0.03, ge=0, lt=1)

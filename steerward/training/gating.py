@@ -30,7 +30,6 @@ from steerward.training.config import GatingConfig
 from steerward.training.data.rows import (
     PreferencePair,
     RatedResponse,
-    folds,
     held_out,
     is_pair_file,
 )
@@ -50,8 +49,8 @@ class GatingData:
     prompts_NH: Tensor
     rewards_NSK: Tensor
     """Rewards before the transform: chosen, then rejected."""
-    fold_N: Tensor
-    """Fold in which a pair judges, int64; -1: in none."""
+    held_out_N: Tensor
+    """Pairs that say when to stop."""
     weights_N: Tensor
     """Chance of a pair to be drawn, up to a factor."""
 
@@ -60,7 +59,7 @@ class GatingData:
         return GatingData(
             self.prompts_NH[mask_N],
             self.rewards_NSK[mask_N],
-            self.fold_N[mask_N],
+            self.held_out_N[mask_N],
             self.weights_N[mask_N],
         )
 
@@ -78,15 +77,15 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class GateFit:
-    """A gate trained on all pairs, and what gates trained without a fold did on it."""
+    """A gate trained on all pairs, and what one trained without the held-out pairs did on them."""
 
     gate: GatingNetwork
     steps: int
     """After how many steps the held-out loss was lowest."""
     accuracy: float
     """Of held-out pairs then."""
-    scores_NS: Tensor
-    """Scores of the held-out pairs then, by gates that had not seen them; NaN for others."""
+    held_out_scores_NS: Tensor
+    """Scores of the held-out pairs then, by the gate that had not seen them."""
     history: list[dict[str, float]]
 
 
@@ -111,7 +110,8 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
         )
     reference_NK = _reference_rewards(config, fitted.heads, version)
     mean_K = reference_NK.mean(dim=-2)
-    pairs, data = _gating_data(config, _load_pairs(config, version), fitted, mean_K)
+    pairs = _load_pairs(config, version)
+    data = _gating_data(config, pairs, fitted, mean_K)
     transform = _fit_transform(config, reference_NK, fitted.names)
     fit = train_gate(data, transform.transform_KK, config)
     # What freeing the score of verbosity costs: the same training without the penalties.
@@ -120,7 +120,7 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
     config.out.mkdir(parents=True, exist_ok=True)
     tensors = gate_tensors(fit.gate) | {"transform.matrix": transform.transform_KK}
     write_tensors(config.out / GATE_FILE, tensors)
-    verbosity_NS = data.rewards_NSK[..., fitted.names.index(config.verbosity)]
+    verbosity_NS = data.rewards_NSK[data.held_out_N][..., fitted.names.index(config.verbosity)]
     write_json(
         config.out / REPORT_FILE,
         {
@@ -129,9 +129,11 @@ def run_gating(config: GatingConfig) -> tuple[float, float]:
             "steps": fit.steps,
             "held_out_accuracy": fit.accuracy,
             "held_out_accuracy_without_transform": plain.accuracy,
-            "held_out_verbosity_correlation": _correlation(fit.scores_NS, verbosity_NS),
-            "held_out_verbosity_correlation_without_transform": _correlation(
-                plain.scores_NS, verbosity_NS
+            "held_out_verbosity_correlation": rank_correlation(
+                fit.held_out_scores_NS.flatten(), verbosity_NS.flatten()
+            ),
+            "held_out_verbosity_correlation_without_transform": rank_correlation(
+                plain.held_out_scores_NS.flatten(), verbosity_NS.flatten()
             ),
             "reference": _moments(reference_NK, fitted.names),
             "transform": {
@@ -173,32 +175,24 @@ def _fit_transform(
         raise DatasetRefused(str(error)) from error
 
 
-def _correlation(scores_NS: Tensor, verbosity_NS: Tensor) -> float:
-    """Return the rank correlation of held-out scores with the verbosity reward."""
-    is_judged_NS = ~torch.isnan(scores_NS)
-    return rank_correlation(scores_NS[is_judged_NS], verbosity_NS[is_judged_NS])
-
-
 def train_gate(data: GatingData, transform_KK: Tensor, config: GatingConfig) -> GateFit:
     """Return a gate that was trained on all pairs for as long as held-out ones gained by it.
 
-    For each fold, a gate is trained on the other pairs and judged on the fold at regular steps;
-    where the mean loss is lowest over all folds, the gate on all pairs stops.
+    First a gate is trained without the held-out pairs and judged on them at regular steps; then
+    one is trained on all pairs, for as many steps as gave the lowest loss.
     """
     every = max(1, config.steps // 40)
     points = sorted({*range(every, config.steps + 1, every), config.steps})
-    scores_JNS = torch.full((len(points), *data.rewards_NSK.shape[:2]), float("nan"))
-    for fold in sorted(set(data.fold_N.tolist()) - {-1}):
-        held_out_N = data.fold_N == fold
-        judged = data.part(held_out_N)
-        steps = _steps(data.part(~held_out_N), transform_KK, config, f"gate, fold {fold}")
-        for step, gate in steps:
-            if step in points:
-                scores_JNS[points.index(step), held_out_N] = _scores(gate, judged, transform_KK)
-    is_judged_N = data.fold_N >= 0
-    margins_JN = (scores_JNS[..., 0] - scores_JNS[..., 1])[:, is_judged_N]
-    weights_N = data.weights_N[is_judged_N] / data.weights_N[is_judged_N].sum()
-    losses_J = (softplus(-margins_JN) * weights_N).sum(dim=-1)
+    judged = data.part(data.held_out_N)
+    judged_JNS = torch.stack(
+        [
+            _scores(gate, judged, transform_KK)
+            for step, gate in _steps(data.part(~data.held_out_N), transform_KK, config, "gate")
+            if step in points
+        ]
+    )
+    margins_JN = judged_JNS[..., 0] - judged_JNS[..., 1]
+    losses_J = (softplus(-margins_JN) * judged.weights_N / judged.weights_N.sum()).sum(dim=-1)
     accuracies_J = (margins_JN > 0).float().mean(dim=-1)
     best = int(losses_J.argmin())
     gate = next(
@@ -208,7 +202,7 @@ def train_gate(data: GatingData, transform_KK: Tensor, config: GatingConfig) -> 
         {"step": step, "held_out_loss": float(loss), "held_out_accuracy": float(accuracy)}
         for step, loss, accuracy in zip(points, losses_J, accuracies_J, strict=True)
     ]
-    return GateFit(gate.eval(), points[best], float(accuracies_J[best]), scores_JNS[best], history)
+    return GateFit(gate.eval(), points[best], float(accuracies_J[best]), judged_JNS[best], history)
 
 
 def _steps(
@@ -303,8 +297,8 @@ def _load_pairs(config: GatingConfig, version: str) -> _Pairs:
 
 def _gating_data(
     config: GatingConfig, pairs: _Pairs, fitted: FittedHeads, mean_K: Tensor
-) -> tuple[_Pairs, GatingData]:
-    """Return the pairs to learn from, and how the gate sees them."""
+) -> GatingData:
+    """Return the pairs as the gate sees them."""
     held_out_N = torch.tensor(held_out(pairs.rows, **fitted.fold), dtype=torch.bool)
     if not held_out_N.any() or held_out_N.all():
         raise DatasetRefused(f"{len(pairs.rows)} training pairs are too few to hold some out")
@@ -314,25 +308,12 @@ def _gating_data(
         _rewards(fitted.selection_heads, pairs.last_NSH),
         _rewards(fitted.heads, pairs.last_NSH),
     )
-    fold_N = held_out_N.long() - 1
-    if config.only_held_out:
-        fold_N = torch.tensor(folds(pairs.rows, count=config.folds, seed=config.seed))
-        fold_N, pairs, rewards_NSK = (
-            fold_N[held_out_N],
-            pairs.part(held_out_N),
-            rewards_NSK[held_out_N],
-        )
-        if len(fold_N.unique()) < 2:
-            raise DatasetRefused(
-                f"the {len(fold_N)} held-out pairs all fall into one fold: too few prompts to "
-                "learn a gate from and judge it; leave only_held_out off or hold more out"
-            )
     counts = Counter(pair.source for pair in pairs.rows)
     weights = [
         counts[pair.source] ** -0.5 if config.balance_sources else 1.0 for pair in pairs.rows
     ]
     # Centred, so that which objectives a prompt's gates prefer sets no level of its scores.
-    return pairs, GatingData(pairs.gating_NH, rewards_NSK - mean_K, fold_N, torch.tensor(weights))
+    return GatingData(pairs.gating_NH, rewards_NSK - mean_K, held_out_N, torch.tensor(weights))
 
 
 @torch.no_grad()

@@ -17,7 +17,6 @@ from steerward.training.data.rows import (
     PreferencePair,
     RatedResponse,
     cluster_keys,
-    folds,
     held_out,
     is_pair_file,
     load_rows,
@@ -136,20 +135,6 @@ def test_folds_keep_prompts_together_and_have_their_share() -> None:
     assert fold[::2] == fold[1::2]
     assert 0.08 < sum(fold) / len(fold) < 0.12
     assert fold != held_out(rows, share=0.1, seed=1)
-
-
-def test_cross_validation_folds_keep_prompts_together_and_are_about_even() -> None:
-    rows = [row(i, prompt=f"prompt {i // 2}") for i in range(8000)]
-    found = folds(rows, count=4, seed=0)
-    assert found[::2] == found[1::2]
-    assert set(found) == {0, 1, 2, 3}
-    assert all(
-        found.count(fold) / len(found) == pytest.approx(0.25, abs=0.02) for fold in found[:9]
-    )
-    # Independent of what was held out: every fold has its share of those.
-    unseen = held_out(rows, share=0.2, seed=0)
-    kept = [fold for fold, out in zip(found, unseen, strict=True) if out]
-    assert all(kept.count(fold) / len(kept) == pytest.approx(0.25, abs=0.05) for fold in range(4))
 
 
 def test_rows_of_a_source_with_one_prompt_stand_for_themselves() -> None:

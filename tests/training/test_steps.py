@@ -20,7 +20,7 @@ from steerward.models.packing import group_conversations
 from steerward.protocol.errors import CheckpointRefused, DatasetRefused
 from steerward.training import embeddings as embeddings_module
 from steerward.training.config import EmbedConfig, GatingConfig, PackageConfig
-from steerward.training.data.rows import PreferencePair, RatedResponse, Row, held_out, load_rows
+from steerward.training.data.rows import PreferencePair, RatedResponse, Row, load_rows
 from steerward.training.embeddings import read_embeddings, run_embed
 from steerward.training.gating import run_gating
 from steerward.training.package import run_package
@@ -177,40 +177,6 @@ def test_checkpoint_knows_its_objectives_and_reference(run: dict[str, Path]) -> 
     )
     # Verbosity itself counts for nothing after the transform.
     assert not model.transform[:, 2].any()
-
-
-def test_gate_may_learn_from_held_out_prompts_alone(
-    run: dict[str, Path], tiny_backbone: Path, pair_file: Path, tmp_path: Path
-) -> None:
-    config = GatingConfig(
-        data=[pair_file],
-        embeddings=run["vectors"],
-        heads=run["heads"],
-        out=tmp_path / "gate",
-        only_held_out=True,
-        folds=3,
-        steps=80,
-    )
-    run_gating(config)
-    report = json.loads((tmp_path / "gate" / "gate.json").read_text())
-    rows = load_rows([pair_file], PreferencePair)
-    unseen = {
-        number
-        for number, out in enumerate(held_out(rows, share=0.1, seed=0))
-        if out and rows[number].split == "train"
-    }
-    assert report["pairs"] == len(unseen)
-    assert {probe["row"] for probe in report["probes"]} <= unseen
-    assert abs(report["held_out_verbosity_correlation"]) <= 1
-    # Packaging compares with the heads that are served, not with those that judged.
-    run_package(
-        PackageConfig(
-            backbone=str(tiny_backbone),
-            heads=run["heads"],
-            gate=tmp_path / "gate",
-            out=tmp_path / "model",
-        )
-    )
 
 
 def test_gate_of_other_heads_is_refused(

@@ -106,11 +106,6 @@ def held_out(rows: Sequence[Row], *, share: float, seed: int) -> list[bool]:
     return [_fraction(f"held-out-{seed}\0{key}") < share for key in cluster_keys(rows)]
 
 
-def folds(rows: Sequence[Row], *, count: int, seed: int) -> list[int]:
-    """Return the fold of each row, 0..count-1; all rows of a prompt are in one."""
-    return [int(_fraction(f"fold-{seed}\0{key}") * count) for key in cluster_keys(rows)]
-
-
 def _fraction(text: str) -> float:
     """Return a number in 0..1 that depends on nothing but the text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
