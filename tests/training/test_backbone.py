@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from steerward.models.checkpoint import load_backbone
 from steerward.models.packing import group_conversations, pack
 from steerward.protocol.errors import CheckpointRefused, DatasetRefused
+from steerward.training import backbone as backbone_module
 from steerward.training.backbone import MultiTaskModel, run_backbone
 from steerward.training.config import BackboneConfig
 from steerward.training.data.labels import load_objectives
@@ -203,8 +204,7 @@ def test_killed_run_goes_on_to_the_same_weights(settings: dict[str, Any], tmp_pa
     settings["weights_dtype"] = "float32"
     straight = run_backbone(BackboneConfig(**{**settings, "out": tmp_path / "straight"}))
     config = BackboneConfig(**{**settings, "out": tmp_path / "killed", "checkpoint_steps": 5})
-    path = tmp_path / "settings.json"
-    path.write_text(config.model_dump_json())
+    path = backbone_module._write_settings(config)
     process = subprocess.Popen(
         [sys.executable, "-m", "steerward.training.backbone", str(path)],
         stdout=subprocess.DEVNULL,

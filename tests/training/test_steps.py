@@ -70,7 +70,7 @@ def test_packaged_model_has_learned_what_the_data_say(run: dict[str, Path]) -> N
     for entry in pairs.values():
         assert entry["low"] <= entry["value"] <= entry["high"]
         assert entry["pairs"] == 80
-    assert pairs["longer wins"]["spearman_with_length"] == pytest.approx(1.0)
+    assert pairs["longer wins"]["spearman_with_length"] > 0.95
     assert abs(pairs["score"]["spearman_with_length"]) < 0.5
     assert abs(report["length"]["spearman_with_transform"]) < 0.3
     assert (run["report"] / "report.png").stat().st_size > 10_000
