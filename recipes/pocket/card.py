@@ -48,6 +48,8 @@ _LIMITS = """
   Use it to try, to test and to teach; for decisions about models load a large checkpoint.
 - It knows little about the world. Truthfulness is learnt mostly from short answers to common
   misconceptions; a confident falsehood elsewhere often gets a high reward.
+- Short everyday questions are rare in its data: a polite refusal may outscore a short, useful
+  answer to one of them ("How do I boil an egg?").
 - Its test split has new prompts from the sources it was trained on. Expect less on your own data.
 - Scores compare answers to one prompt. They are not calibrated across prompts.
 - `verbosity` is no human label: it is the logarithm of the response's length in characters.

@@ -257,12 +257,13 @@ def _train(config: BackboneConfig) -> None:
     backbone, chat = load_backbone(config.start, device=device, dtype="float32")
     mixture = _load_mixture(config, chat)
     torch.manual_seed(config.seed)
+    mask_token_id = chat.tokenizer.mask_token_id
     model = MultiTaskModel(
         backbone,
         num_objectives=len(load_objectives(config.objectives)),
         num_raters=len(mixture.raters),
         config=config,
-        mask_token_id=chat.tokenizer.mask_token_id,
+        mask_token_id=mask_token_id if isinstance(mask_token_id, int) else None,
     )
     _set_dropout(backbone, config.dropout)
     embedding = backbone.model.get_input_embeddings()
@@ -313,7 +314,7 @@ def _set_dropout(backbone: Backbone, share: float) -> None:
             is_of_attention = "attn" in own or "attention" in own or parent.endswith("self")
             module.p = 0.0 if is_of_attention else share
         elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            cast("Any", module).attention_dropout = 0.0
 
 
 def _save(backbone: Backbone, chat: ChatEncoder, config: BackboneConfig) -> None:
