@@ -98,8 +98,9 @@ def turn(role: str) -> dict[str, Any]:
 
 
 EXAMPLES = {"POST /v1/score": 400}
-# Of them, those that must be scored, or refused in the run that breaks the document.
-FEWEST_COUNTED = 200
+# Of them, those that must be scored, and those that must be refused in the run that breaks the
+# document. How many of the others pass a deadline of their own choice depends on the machine.
+FEWEST_SCORED, FEWEST_REFUSED = 100, 200
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -124,9 +125,9 @@ def test_no_request_is_answered_with_a_server_error(
     scoring = statuses["POST /v1/score"]
     if mode is GenerationMode.POSITIVE:
         assert len(statuses) >= 8
-        assert scoring[200] >= FEWEST_COUNTED, scoring
+        assert scoring[200] >= FEWEST_SCORED, scoring
     else:
-        assert scoring[422] >= FEWEST_COUNTED, scoring
+        assert scoring[422] >= FEWEST_REFUSED, scoring
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/xml", "multipart/form-data", ""])
