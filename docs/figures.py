@@ -47,6 +47,12 @@ def _pocket() -> str:
         f"{_interval(pairs['longer wins'])}, the best single weighting of its objectives "
         f"{_interval(pairs['one global weighting'])}. Spearman with the ratings: {listed}.\n"
     )
+    unseen = json.loads((resolve_source(POCKET) / "report-unseen.json").read_text())["pairs"]
+    text += (
+        f"On {len(unseen['score']['sources'])} sources left out of a second, shorter training run "
+        f"it orders {_interval(unseen['score'])} of {unseen['score']['pairs']:,} pairs rightly, "
+        f"and the longer answer alone gives {_interval(unseen['longer wins'])}.\n"
+    )
     return text + "It is a model to try things with, not one to judge other models by.\n"
 
 

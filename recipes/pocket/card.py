@@ -216,6 +216,9 @@ def _unseen(run: Run | None) -> str:
     text = f"\n## Sources never seen\n\nA second model, trained for {run.steps} steps without"
     text += f" {names}, measured on all pairs of these whose prompts it had not seen either"
     text += f" ({report['pairs']['score']['pairs']}).\n\n"
+    chance = "better" if report["pairs"]["score"]["low"] > 0.5 else "no better"
+    text += f"Pooled, the gated score is {chance} than chance there: do not trust the model on"
+    text += " preferences of kinds that it was not trained on.\n\n"
     return text + _by_source(report["pairs"]) + "\nPooled: " + "; ".join(
         f"{_NAMES.get(name, name)} {_interval(entry)}" for name, entry in report["pairs"].items()
     ) + ".\n"  # fmt: skip
