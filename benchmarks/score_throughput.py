@@ -39,7 +39,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is measured. The defaults are those of the published figures."""
+    """What is measured; published figures say in their command where they differ."""
 
     rounds: int = 7
     groups: int = 8

@@ -120,7 +120,14 @@ def _goals(report: Report) -> str:
             verdict,
         ]
     )
-    return "\n## Goals\n\n" + _table(["quantity", "value", "goal", ""], rows)
+    text = "\n## Goals\n\n" + _table(["quantity", "value", "goal", ""], rows)
+    if any(row[-1].startswith("missed") for row in rows):
+        text += "\nWhat is missed is probably due to three things: taking length out of the score"
+        text += f" (without it {length['accuracy_without_transform']:.3f} of the pairs are right),"
+        text += f" {HELD_OUT_SHARE:.0%} of the training prompts kept from the backbone so that what"
+        text += " is chosen on them is chosen fairly, and a small encoder read as a decoder, which"
+        text += " knows little of the world.\n"
+    return text
 
 
 def _goal(name: str, value: float | None, goal: float) -> list[str]:

@@ -39,7 +39,7 @@ WITHOUT_PROMPTS = frozenset({"wildbench"})
 # Prompts that the backbone does not see: on them heads are judged and the gate's steps chosen.
 HELD_OUT_SHARE = 0.2
 
-# Of 0.03 (ArmoRM's), 0.1, 0.15 and 0.3 the largest with which the scores of held-out pairs, and
+# Of 0.03 (ArmoRM's), 0.1 and 0.15 the largest with which the scores of held-out pairs, and
 # their differences, go with length by at most 0.2 in rank correlation.
 LENGTH_THRESHOLD = 0.1
 
