@@ -260,11 +260,9 @@ def _length(report: Report, gate: Report) -> str:
         ],
     )
     text += "\nWithout: the same scale of each objective, but no verbosity taken off. The last line"
-    text += (
-        " is the price of freeing the score from length, on prompts that neither the backbone nor"
-    )
-    text += " these gates have seen (but for the texts of `lamp`, which has one prompt only); they"
-    return text + " chose the steps of the gates, which favours both a little.\n"
+    text += " is the price of freeing the score from length, on prompts that neither the backbone"
+    text += " nor these gates have seen (but for the texts of `lamp`, which has one prompt only);"
+    return text + " they chose the steps of the gates, which favours both a little.\n"
 
 
 def _limits(report: Report) -> str:

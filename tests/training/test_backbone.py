@@ -20,11 +20,12 @@ from steerward.models.checkpoint import load_backbone
 from steerward.models.packing import group_conversations, pack
 from steerward.protocol.errors import CheckpointRefused, DatasetRefused
 from steerward.training import backbone as backbone_module
-from steerward.training.backbone import MultiTaskModel, run_backbone
+from steerward.training.backbone import run_backbone
 from steerward.training.config import BackboneConfig
 from steerward.training.data.labels import load_objectives
 from steerward.training.data.rows import PreferencePair, RatedResponse, load_rows
 from steerward.training.mixture import Mixture, StepSampler
+from steerward.training.multitask import MultiTaskModel
 from tests.checkpoints import edit_config
 
 
@@ -87,20 +88,23 @@ def test_training_moves_preferences_into_the_hidden_states(
         run_backbone(config)
 
 
-def test_losses_fall(settings: dict[str, Any], objectives_file: Path) -> None:
-    config = BackboneConfig(**{**settings, "language_weight": 0.1, "dropout": 0.0})
+def to_train(config: BackboneConfig) -> tuple[MultiTaskModel, Mixture]:
     backbone, chat = load_backbone(config.start, device="cpu")
     mixture = Mixture(
         chat,
         load_rows(config.ratings, RatedResponse, split="train"),
         load_rows(config.pairs, PreferencePair, split="train"),
-        load_objectives(objectives_file),
+        load_objectives(config.objectives),
         max_tokens=256,
     )
     torch.manual_seed(0)
-    model = MultiTaskModel(
-        backbone, num_objectives=3, num_raters=len(mixture.raters), config=config
-    )
+    shape: dict[str, Any] = {"num_objectives": 3, "num_raters": len(mixture.raters)}
+    return MultiTaskModel(backbone, **shape, config=config, mask_token_id=3), mixture
+
+
+def test_losses_fall(settings: dict[str, Any]) -> None:
+    config = BackboneConfig(**{**settings, "language_weight": 0.1, "dropout": 0.0})
+    model, mixture = to_train(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     history: dict[str, list[float]] = {}
     for keys in StepSampler(mixture, config, rank=0, processes=1):
@@ -153,7 +157,7 @@ def test_run_whose_fold_is_empty_is_not_validated(settings: dict[str, Any]) -> N
 
 
 def test_dropout_is_of_hidden_states_and_not_of_attention(
-    settings: dict[str, Any], tmp_path: Path, objectives_file: Path
+    settings: dict[str, Any], tmp_path: Path
 ) -> None:
     """Packed attention has none, and refuses to pretend."""
     folder = Path(shutil.copytree(settings["start"], tmp_path / "start"))
@@ -170,23 +174,9 @@ def test_mask_needs_a_tokenizer_that_has_one(settings: dict[str, Any]) -> None:
         MultiTaskModel(backbone, **shape)
 
 
-def test_noise_is_for_training_only(settings: dict[str, Any], objectives_file: Path) -> None:
+def test_noise_is_for_training_only(settings: dict[str, Any]) -> None:
     config = BackboneConfig(**{**settings, "masked_share": 0.3, "shifted_share": 0.5})
-    backbone, chat = load_backbone(config.start, device="cpu")
-    mixture = Mixture(
-        chat,
-        load_rows(config.ratings, RatedResponse, split="train"),
-        load_rows(config.pairs, PreferencePair, split="train"),
-        load_objectives(objectives_file),
-        max_tokens=256,
-    )
-    model = MultiTaskModel(
-        backbone,
-        num_objectives=3,
-        num_raters=len(mixture.raters),
-        config=config,
-        mask_token_id=3,
-    )
+    model, mixture = to_train(config)
     (keys,) = StepSampler(mixture, config, rank=0, processes=1, steps=1)
     step = mixture.collate(keys)
 

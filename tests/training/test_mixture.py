@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from steerward.models.chat import ChatEncoder
 from steerward.models.checkpoint import load_backbone
 from steerward.training.config import BackboneConfig
 from steerward.training.data.labels import LabelSource
@@ -31,12 +32,22 @@ def config(**options: Any) -> BackboneConfig:
     return BackboneConfig.model_validate({"start": "unused", **paths, **options})
 
 
+Rows = tuple[ChatEncoder, list[RatedResponse], list[PreferencePair]]
+
+
+def training_rows(backbone: Path, ratings: Path, pairs: Path) -> Rows:
+    _, chat = load_backbone(backbone, device="cpu")
+    return (
+        chat,
+        load_rows([ratings], RatedResponse, split="train"),
+        load_rows([pairs], PreferencePair, split="train"),
+    )
+
+
 @pytest.fixture(scope="module")
 def mixture(tiny_backbone: Path, rating_file: Path, pair_file: Path) -> Mixture:
-    _, chat = load_backbone(tiny_backbone, device="cpu")
-    ratings = load_rows([rating_file], RatedResponse, split="train")
-    pairs = load_rows([pair_file], PreferencePair, split="train")
-    return Mixture(chat, ratings, pairs, OBJECTIVES, max_tokens=256)
+    rows = training_rows(tiny_backbone, rating_file, pair_file)
+    return Mixture(*rows, OBJECTIVES, max_tokens=256)
 
 
 def test_ratings_are_standardised_within_source_and_objective(mixture: Mixture) -> None:
@@ -101,26 +112,20 @@ def test_processes_share_a_step_and_draw_their_own_rows(mixture: Mixture) -> Non
 def test_long_rows_are_left_out_whole(
     tiny_backbone: Path, rating_file: Path, pair_file: Path
 ) -> None:
-    _, chat = load_backbone(tiny_backbone, device="cpu")
-    ratings = load_rows([rating_file], RatedResponse, split="train")
-    pairs = load_rows([pair_file], PreferencePair, split="train")
-    short = Mixture(chat, ratings, pairs, OBJECTIVES, max_tokens=120)
+    rows = training_rows(tiny_backbone, rating_file, pair_file)
+    short = Mixture(*rows, OBJECTIVES, max_tokens=120)
     assert short.left_out > 0
     assert all(len(one.conversation.ids) <= 120 for one in short.rated)
-    assert len(short.rated) + len(short.pairs) + short.left_out == len(ratings) + len(pairs)
+    assert len(short.rated) + len(short.pairs) + short.left_out == len(rows[1]) + len(rows[2])
 
 
 def test_held_out_prompts_are_drawn_only_where_they_are_asked_for(
     tiny_backbone: Path, rating_file: Path, pair_file: Path
 ) -> None:
-    _, chat = load_backbone(tiny_backbone, device="cpu")
-    ratings = load_rows([rating_file], RatedResponse, split="train")
-    pairs = load_rows([pair_file], PreferencePair, split="train")
-    mixture = Mixture(
-        chat, ratings, pairs, OBJECTIVES, max_tokens=256, validation_share=0.3, seed=5
-    )
+    rows = training_rows(tiny_backbone, rating_file, pair_file)
+    mixture = Mixture(*rows, OBJECTIVES, max_tokens=256, validation_share=0.3, seed=5)
     # The fold of heads and gate, given the same share and seed.
-    expected = held_out(pairs, share=0.3, seed=5)
+    expected = held_out(rows[2], share=0.3, seed=5)
     assert [pair.is_held_out for pair in mixture.pairs] == expected
     assert 0 < sum(expected) < len(expected)
     settings = config(pairs_per_step=4, rated_per_step=8)
