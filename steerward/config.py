@@ -57,6 +57,14 @@ class EngineConfig(Settings):
     candidates still share passes of up to half as many candidate tokens; one longer candidate
     runs alone. Higher raises throughput on a GPU, and peak memory. Default: 2048 on CPU, 32768
     on CUDA."""
+    prefix_cache_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
+    """Memory on the device for keys and values of prompts seen before, so that further candidates
+    of a prompt, or a longer conversation that begins with it, cost their own tokens only. The
+    least recently used go first. 0 turns it off; scores do not depend on it."""
+    deterministic: bool = False
+    """Give the same scores to the bit whatever else is scored with a text: each prompt and each
+    candidate is then computed by itself. Slower, most of all for short texts; without it, scores
+    agree to the rounding of the dtype."""
     max_input_tokens: int | None = Field(default=None, ge=1)
     """Longest prompt plus candidate, in tokens; longer ones are refused with 413, never cut.
     Default: what the positions of the model reach, which is also the most."""

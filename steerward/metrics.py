@@ -50,7 +50,18 @@ class Metrics:
             "computed_tokens", "Tokens computed in forward passes.", model
         )
         self.prefix_tokens_saved = self._counter(
-            "prefix_tokens_saved", "Prompt tokens not computed again for further candidates.", model
+            "prefix_tokens_saved", "Prompt tokens that were not computed, by candidate.", model
+        )
+        self.prefix_cache_queries = self._counter(
+            "prefix_cache_queries_tokens", "Prompt tokens that were looked up.", model
+        )
+        self.prefix_cache_hits = self._counter(
+            "prefix_cache_hits_tokens",
+            "Prompt tokens of these that an earlier forward pass had computed.",
+            model,
+        )
+        self.prefix_cache_bytes = self._gauge(
+            "prefix_cache_bytes", "Memory that kept keys and values hold.", model
         )
         self.queued_tokens = self._gauge("queued_tokens", "Tokens that wait for the device.", model)
         self.ready = self._gauge("ready", "1 if the model answers requests.", model)

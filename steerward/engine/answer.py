@@ -199,5 +199,6 @@ def _usage(groups: Sequence[Sequence[Group]], outputs: Sequence[ItemOutput]) -> 
         "prompt_tokens": prompt_tokens,
         "candidate_tokens": candidate_tokens,
         "prefix_tokens_saved": sum(output.tokens_saved for output in outputs),
+        "cached_tokens": sum(output.tokens_cached for output in outputs),
         "total_tokens": prompt_tokens + candidate_tokens,
     }

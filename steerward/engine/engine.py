@@ -19,6 +19,7 @@ from steerward.engine.answer import AnswerBuilder
 from steerward.engine.batcher import split_group
 from steerward.engine.items import Chunk, ItemOutput, ScoringItem
 from steerward.engine.observation import Observer
+from steerward.engine.runner import Runner
 from steerward.engine.tokenization import TokenizerPool, placed
 from steerward.engine.worker import Worker
 from steerward.metrics import Metrics
@@ -66,8 +67,14 @@ class Engine:
         self._observer = Observer(metrics, model=name, objectives=model.objectives)
         self._observer.record_ready(False)
         self.max_batch_tokens = config.max_batch_tokens or _BATCH_TOKENS[model.device.type]
-        self._worker = Worker(
+        runner = Runner(
             model,
+            prefix_cache_bytes=config.prefix_cache_bytes,
+            deterministic=config.deterministic,
+        )
+        self._observer.watch_cache(lambda: runner.cached_bytes)
+        self._worker = Worker(
+            runner,
             max_batch_tokens=self.max_batch_tokens,
             observer=self._observer,
             on_ready=self._become_ready,

@@ -24,7 +24,9 @@ class ItemOutput:
     coefficients: Tensor | None
     """Shaped as the gates; (K,) for a single objective."""
     tokens_saved: int
-    """Prefix tokens that other candidates of the batch had already paid for."""
+    """Prefix tokens that were not computed, counted for each candidate."""
+    tokens_cached: int
+    """Prefix tokens that an earlier batch had computed, counted once."""
     queue_s: float
     """From submission until its first batch started."""
     inference_s: float

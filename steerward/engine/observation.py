@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from steerward.engine.result import BatchResult
+from steerward.engine.runner import Prepared
 from steerward.metrics import STAGES, Metrics
-from steerward.models.packing import PackedBatch
 from steerward.protocol.objectives import ObjectiveSet
 
 
@@ -46,22 +46,33 @@ class Observer:
         for stage in STAGES:
             self._metrics.stage_duration.labels(self._model, stage).observe(seconds[stage])
 
-    def record_batch(self, batch: PackedBatch, result: BatchResult, *, tokens_saved: int) -> None:
+    def watch_cache(self, cached_bytes: Callable[[], int]) -> None:
+        """Let whoever reads the metrics see how much memory kept prompts hold then."""
+        self._metrics.prefix_cache_bytes.labels(self._model).set_function(cached_bytes)
+
+    def record_batch(self, prepared: Prepared, result: BatchResult) -> None:
         """Record one forward pass."""
         metrics, model = self._metrics, self._model
-        metrics.batch_tokens.labels(model).observe(batch.num_tokens)
-        metrics.batch_candidates.labels(model).observe(batch.num_candidates)
-        metrics.computed_tokens.labels(model).inc(batch.num_tokens)
-        text_tokens = sum(segment.end - segment.start for segment in batch.segments)
-        metrics.padding_tokens.labels(model).inc(batch.num_tokens - text_tokens)
-        metrics.prefix_tokens_saved.labels(model).inc(tokens_saved)
-        metrics.candidates.labels(model).inc(batch.num_candidates)
+        num_candidates = len(result.output.rewards_NK)
+        metrics.batch_tokens.labels(model).observe(prepared.num_tokens)
+        metrics.batch_candidates.labels(model).observe(num_candidates)
+        metrics.computed_tokens.labels(model).inc(prepared.num_tokens)
+        metrics.padding_tokens.labels(model).inc(prepared.num_tokens - prepared.num_text_tokens)
+        metrics.prefix_cache_queries.labels(model).inc(
+            sum(len(chunk.group.prefix) for chunk in prepared.chunks)
+        )
+        for placement in prepared.placements:
+            metrics.prefix_tokens_saved.labels(model).inc(placement.tokens_saved)
+            metrics.prefix_cache_hits.labels(model).inc(placement.tokens_cached)
+        metrics.candidates.labels(model).inc(num_candidates)
         metrics.non_finite.labels(model).inc(len(result.non_finite))
-        finite = [n for n in range(batch.num_candidates) if n not in result.non_finite]
+        finite = [n for n in range(num_candidates) if n not in result.non_finite]
         if finite:
             self._record_rewards(result.output.rewards_NK[finite])
         if result.output.gates is not None:
-            self._record_gates(result.output.gates)
+            per_prompt = result.gates_are_per_prompt
+            rows = [p.first for p in prepared.placements] if per_prompt else slice(None)
+            self._record_gates(result.output.gates[rows])
 
     def _record_rewards(self, rewards_NK: Tensor) -> None:
         """Update mean and variance since the start (Chan et al. 1979, pairwise update)."""

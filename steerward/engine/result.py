@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from steerward.engine.items import Chunk, ItemOutput, ScoringItem
-from steerward.engine.prefix import Placement
 from steerward.models.output import RewardOutput
+from steerward.models.plan import Placement
 from steerward.protocol.errors import NonFiniteScore, SteerwardError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ class BatchResult:
     """The output of a batch in host memory, and when it ran."""
 
     output: RewardOutput
+    """With gates and coefficients for each candidate."""
     non_finite: frozenset[int]
     """Rows of candidates with NaN or infinite numbers."""
     gates_are_per_prompt: bool
@@ -68,14 +69,13 @@ def _part(item: ScoringItem, placement: Placement, result: BatchResult) -> ItemO
         item.started_at = result.started_at
     output, rows = result.output, placement.rows
 
-    def of_item(per_prompt_or_candidate: Tensor | None) -> Tensor | None:
+    def of_item(per_candidate_NK: Tensor | None) -> Tensor | None:
         """Return gates or coefficients: one row if the whole item shares it, else one each."""
-        if per_prompt_or_candidate is None:
+        if per_candidate_NK is None:
             return None
-        if not result.gates_are_per_prompt:
-            return per_prompt_or_candidate[rows]
-        row_K = per_prompt_or_candidate[placement.prompt]
-        return row_K if item.has_one_prompt else row_K.expand(placement.count, -1)
+        if result.gates_are_per_prompt and item.has_one_prompt:
+            return per_candidate_NK[placement.first]
+        return per_candidate_NK[rows]
 
     return ItemOutput(
         rewards_GK=output.rewards_NK[rows],
@@ -83,6 +83,7 @@ def _part(item: ScoringItem, placement: Placement, result: BatchResult) -> ItemO
         gates=of_item(output.gates),
         coefficients=of_item(output.coefficients),
         tokens_saved=placement.tokens_saved,
+        tokens_cached=placement.tokens_cached,
         queue_s=item.started_at - item.enqueued_at,
         inference_s=result.finished_at - item.started_at,
     )
@@ -104,6 +105,7 @@ def _joined(item: ScoringItem) -> ItemOutput:
         gates=torch.cat(gates) if per_candidate else first.gates,
         coefficients=torch.cat(coefficients) if per_candidate else first.coefficients,
         tokens_saved=sum(part.tokens_saved for part in parts),
+        tokens_cached=first.tokens_cached,
         queue_s=first.queue_s,
         inference_s=max(part.inference_s for part in parts),
     )

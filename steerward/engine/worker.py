@@ -11,36 +11,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from steerward.engine.batcher import take_batch
 from steerward.engine.items import Chunk
 from steerward.engine.observation import Observer
-from steerward.engine.prefix import Placement, merge_groups
 from steerward.engine.result import BatchResult, answer, deliver
+from steerward.engine.runner import Prepared, Runner
 from steerward.models.output import RewardOutput
-from steerward.models.packing import Group, PackedBatch, pack
-from steerward.models.reward_model import RewardModel
 from steerward.protocol.errors import EngineFailure, NotReady
 
 logger = logging.getLogger(__name__)
-
-# Two candidates behind a short prompt: exercises prefix, suffixes, heads and gate.
-_PROBE = Group([1, 2, 3], [[4, 5], [6]], gating_position=2)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    chunks: list[Chunk]
-    placements: list[Placement]
-    batch: PackedBatch
 
 
 class Worker:
     """Runs a model on its own thread.
 
     Args:
-        model: Used by this thread only, once started.
+        runner: Of the model; used by this thread only, once started.
         max_batch_tokens: Budget of one forward pass.
         observer: Told what each batch was.
         on_ready: Called on this thread when the first probe has run.
@@ -49,14 +36,14 @@ class Worker:
 
     def __init__(
         self,
-        model: RewardModel,
+        runner: Runner,
         *,
         max_batch_tokens: int,
         observer: Observer,
         on_ready: Callable[[], None],
         on_failure: Callable[[str], None],
     ) -> None:
-        self._model = model
+        self._runner = runner
         self._max_batch_tokens = max_batch_tokens
         self._observer = observer
         self._on_ready = on_ready
@@ -111,29 +98,38 @@ class Worker:
             current, prepared = prepared, None
             started_at = time.perf_counter()
             try:
-                output = self._model(current.batch)
-                # While the device works, what came in meanwhile is packed for the next pass.
-                prepared = self._prepare(wait=False)
-                self._finish(current, output.to_host(), started_at)
+                output = self._runner.run(current)
+                if self._runner.overlaps:
+                    # While the device works, what came in meanwhile is laid out for the next pass.
+                    prepared = self._prepare(wait=False)
+                self._finish(current, self._runner.read(current, output), started_at)
             # Whatever the device raises must reach those who wait for it.
             except Exception as error:
                 self._fail(current.chunks, error)
                 if not self._probe():
                     break
+                if prepared is not None:
+                    # It may count on prompts that the failed pass was to compute.
+                    prepared = self._plan(prepared.chunks)
             if prepared is None:
                 prepared = self._prepare(wait=True)
         self._reject(prepared.chunks if prepared else [])
 
-    def _prepare(self, *, wait: bool) -> _Prepared | None:
+    def _prepare(self, *, wait: bool) -> Prepared | None:
         """Return the next batch; None if nothing waits, or when the worker is ending."""
         while chunks := self._take(wait=wait):
-            try:
-                groups, placements = merge_groups([chunk.group for chunk in chunks])
-                return _Prepared(chunks, placements, pack(groups))
-            # Taken from the queue, so they must be answered whatever happened.
-            except Exception as error:
-                self._fail(chunks, error)
+            if prepared := self._plan(chunks):
+                return prepared
         return None
+
+    def _plan(self, chunks: list[Chunk]) -> Prepared | None:
+        """Return the pass of chunks; None if that failed, and they have been told so."""
+        try:
+            return self._runner.prepare(self._runner.plan(), chunks)
+        # Taken from the queue, so they must be answered whatever happened.
+        except Exception as error:
+            self._fail(chunks, error)
+            return None
 
     def _take(self, *, wait: bool) -> list[Chunk]:
         with self._changed:
@@ -146,20 +142,15 @@ class Worker:
                     return chunks
                 self._changed.wait()
 
-    def _finish(self, prepared: _Prepared, output: RewardOutput, started_at: float) -> None:
+    def _finish(self, prepared: Prepared, output: RewardOutput, started_at: float) -> None:
         finished_at = time.perf_counter()
-        speed = prepared.batch.num_tokens / (finished_at - started_at)
+        speed = prepared.num_tokens / (finished_at - started_at)
         self._tokens_per_s += (0.2 if self._tokens_per_s else 1.0) * (speed - self._tokens_per_s)
-        broken = output.non_finite_candidates(prepared.batch.prompt_index_N)
+        broken = frozenset(output.non_finite_candidates())
         result = BatchResult(
-            output,
-            frozenset(broken),
-            self._model.gates_are_per_prompt,
-            started_at,
-            finished_at,
+            output, broken, self._runner.gates_are_per_prompt, started_at, finished_at
         )
-        saved = sum(placement.tokens_saved for placement in prepared.placements)
-        self._observer.record_batch(prepared.batch, result, tokens_saved=saved)
+        self._observer.record_batch(prepared, result)
         for chunk, placement in zip(prepared.chunks, prepared.placements, strict=True):
             deliver(chunk, placement, result)
 
@@ -174,7 +165,7 @@ class Worker:
     def _probe(self) -> bool:
         """Run a tiny batch through everything; on failure the worker ends."""
         try:
-            self._model.score([_PROBE])
+            self._runner.probe()
         # A device in any state must not take the thread down without a word.
         except Exception as error:
             logger.critical("the device cannot go on: %s", type(error).__name__, exc_info=error)

@@ -1,16 +1,15 @@
 """Attention over a packed batch, registered through transformers' attention interface.
 
 Every backbone family whose layers call that interface computes packed batches unchanged: the
-layout travels as a keyword argument of the model's forward. Exact: each segment sees what it
-would see alone, causally itself and fully its prefix.
+layout travels as a keyword argument of the model's forward. Exact: each token sees what it would
+see alone, whatever lies beside it, and whether an earlier batch had computed it.
 
-Axis legend: T packed tokens, S tokens of a segment, L keys a segment sees, A query heads,
-C channels of a head.
+Axis legend: T packed tokens, S keys, A query heads, C channels of a head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,9 +20,29 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from steerward.models.packing import PackedBatch, Segment
+from steerward.kernels.prefix_attention.cascade import cascade_attention
+from steerward.kernels.prefix_attention.layout import AttentionLayout, QueryRun, Span
+from steerward.models.packing import PackedBatch
 
 PACKED_ATTENTION = "steerward_packed"
+
+
+class KeysReady(Exception):
+    """Ends the pass of a layer that was only to give keys and values."""
+
+
+@dataclass(slots=True)
+class AttentionPass:
+    """One packed batch on its way through the layers."""
+
+    batch: PackedBatch
+    layout: AttentionLayout
+    only_reads: bool = False
+    """Let the last layer return hidden states at the read positions only."""
+    only_keys: bool = False
+    """Keep keys and values, and end the layer there."""
+    keys_values: tuple[Tensor, Tensor] | None = None
+    """Those of the whole batch, for a pass in which only read positions are queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +76,7 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed_batch: PackedBatch,
+    packed: AttentionPass,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -66,15 +85,15 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Return attention of each segment over itself and its prefix.
+    """Return attention of each run of the layout over what it sees.
 
     Args:
-        module: The attention layer; only its causality is looked at.
+        module: The attention layer; its causality and its index are looked at.
         query: Queries, (1, A, T, C).
         key: Keys, (1, heads of keys, T, C).
         value: Values, as the keys.
         attention_mask: None; the layout says it all.
-        packed_batch: Layout of the T tokens.
+        packed: The batch and what this pass is for.
         scaling: Factor on the dot products; ``C ** -0.5`` if None.
         dropout: Must be 0, scoring has none.
         sliding_window: Most keys back that a query sees, itself included.
@@ -94,22 +113,29 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
         raise NotImplementedError("masks, attention sinks, position biases and dropout")
     if sliding_window is not None and (watched := _watched.get()) is not None:
         watched.of_layers.add(sliding_window)
+    if packed.keys_values is not None:
+        key, value = packed.keys_values
+    else:
+        _capture(module, packed.batch, key, value)
+    if packed.only_keys:
+        packed.keys_values = key, value
+        raise KeysReady
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rows = _Rows(module, packed.batch, key, value)
+    if sliding_window is not None and sliding_window >= _longest(packed.layout):
+        sliding_window = None
+    trains = torch.is_grad_enabled() and query.requires_grad
+    if query.device.type == "cpu" and not trains and sliding_window is None and softcap is None:
+        return cascade_attention(query, packed.layout, rows, scale=scale), None
     # On a CPU the fused operator's backward takes longer than the plain products.
-    trains_on_cpu = torch.is_grad_enabled() and query.requires_grad and query.device.type == "cpu"
-    is_explicit = softcap is not None or trains_on_cpu
-    # Segments lie end to end: one split, whose gradient is one concatenation.
-    lengths = [segment.end - segment.start for segment in packed_batch.segments]
-    parts = [tensor.split(lengths, dim=2) for tensor in (query, key, value)]
-    seen: dict[int, tuple[Tensor, Tensor]] = {}
+    is_explicit = softcap is not None or (trains and query.device.type == "cpu")
+    runs = packed.layout.runs
     mixed: list[Tensor] = []
-    for segment, queries, keys, values in zip(packed_batch.segments, *parts, strict=True):
-        seen[segment.start] = (keys, values)
-        if segment.prefix_start != segment.prefix_end:
-            prefix_keys, prefix_values = seen[segment.prefix_start]
-            keys = torch.cat((prefix_keys, keys), dim=2)
-            values = torch.cat((prefix_values, values), dim=2)
-        mask = _mask(segment, keys, sliding_window)
+    for run, queries in zip(
+        runs, query.split([run.end - run.start for run in runs], dim=2), strict=True
+    ):
+        keys, values = rows.joined(run)
+        mask = _mask(run, keys, sliding_window)
         if is_explicit:
             mixed.append(_explicit(queries, keys, values, mask, scale, softcap))
             continue
@@ -127,13 +153,85 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
     return torch.cat(mixed, dim=2).transpose(1, 2), None
 
 
-def _mask(segment: Segment, keys: Tensor, sliding_window: int | None) -> Tensor | None:
-    """Return the (S, L) mask of a segment, or None where plain causality says it."""
-    length, num_keys = segment.end - segment.start, keys.shape[2]
+def _capture(module: nn.Module, batch: PackedBatch, key: Tensor, value: Tensor) -> None:
+    """Keep what later batches will see of this layer."""
+    for capture in batch.captures:
+        part = slice(capture.start, capture.end)
+        kept = key[:, :, part].clone(), value[:, :, part].clone()
+        capture.keys_values.by_layer[_layer_index(module)] = kept
+
+
+def _layer_index(module: nn.Module) -> int:
+    index = getattr(module, "layer_idx", None)
+    if not isinstance(index, int):
+        raise NotImplementedError("layers that do not know their index")
+    return index
+
+
+class _Rows:
+    """Keys and values of a layer by their rows: those kept from earlier batches come first.
+
+    Rows are cut out once: runs and spans are the same stretches again and again, and where a
+    gradient is needed, one split has one concatenation for its gradient.
+    """
+
+    def __init__(self, module: nn.Module, batch: PackedBatch, key: Tensor, value: Tensor) -> None:
+        self._first = batch.num_cached_tokens
+        self._key, self._value = key, value
+        self._parts = self._split(batch.layout.runs)
+        row = 0
+        self._cached: list[tuple[Span, tuple[Tensor, Tensor]]] = []
+        for span in batch.cached:
+            keys, values = span.keys_values.by_layer[_layer_index(module)]
+            part = slice(span.start, span.end)
+            place = Span(row, row + span.end - span.start)
+            self._cached.append((place, (keys[:, :, part], values[:, :, part])))
+            row = place.end
+
+    def __call__(self, span: Span) -> tuple[Tensor, Tensor]:
+        """Return the rows of a span, (1, heads of keys, S, C) each."""
+        if span in self._parts:
+            return self._parts[span]
+        if span.start >= self._first:
+            part = slice(span.start - self._first, span.end - self._first)
+            return self._key[:, :, part], self._value[:, :, part]
+        inside = [pair for place, pair in self._cached if _is_within(place, span)]
+        self._parts[span] = _joined(inside)
+        return self._parts[span]
+
+    def joined(self, run: QueryRun) -> tuple[Tensor, Tensor]:
+        """Return all rows that a run sees, in order of their positions."""
+        return _joined([self(span) for span in (*run.spans, run.own)])
+
+    def _split(self, runs: Sequence[QueryRun]) -> dict[Span, tuple[Tensor, Tensor]]:
+        lengths = [run.end - run.start for run in runs]
+        keys, values = (tensor.split(lengths, dim=2) for tensor in (self._key, self._value))
+        return {run.own: pair for run, *pair in zip(runs, keys, values, strict=True)}
+
+
+def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(pairs) == 1:
+        return pairs[0]
+    keys, values = zip(*pairs, strict=True)
+    return torch.cat(keys, dim=2), torch.cat(values, dim=2)
+
+
+def _is_within(one: Span, other: Span) -> bool:
+    return other.start <= one.start and one.end <= other.end
+
+
+def _longest(layout: AttentionLayout) -> int:
+    """Return the most keys that a query sees."""
+    return max(sum(span.end - span.start for span in (*run.spans, run.own)) for run in layout.runs)
+
+
+def _mask(run: QueryRun, keys: Tensor, sliding_window: int | None) -> Tensor | None:
+    """Return the (queries, S) mask of a run, or None where plain causality says it."""
+    length, num_keys = run.end - run.start, keys.shape[2]
     window = num_keys if sliding_window is None else sliding_window
     if length == num_keys and num_keys <= window:
         return None
-    # Row s of the segment stands at position num_keys - length + s.
+    # Row s of the run stands at position num_keys - length + s.
     rows = torch.arange(num_keys - length, num_keys, device=keys.device)[:, None]
     columns = torch.arange(num_keys, device=keys.device)[None, :]
     return (columns <= rows) & (columns > rows - window)

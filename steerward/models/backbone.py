@@ -5,6 +5,8 @@ Axis legend: T packed tokens, H hidden.
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +18,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from steerward.models.attention import PACKED_ATTENTION, watched_windows
-from steerward.models.packing import Group, PackedBatch, pack
+from steerward.models.attention import PACKED_ATTENTION, AttentionPass, watched_windows
+from steerward.models.last_layer import prune_last_layer
+from steerward.models.packing import Group, PackedBatch
+from steerward.models.plan import BatchPlan
+from steerward.models.prefix_tree import PrefixTree
 from steerward.protocol.errors import CheckpointRefused
+
+logger = logging.getLogger(__name__)
 
 # How far packed and plain forward passes may lie apart at the self-check, relative to the
 # largest hidden value: rounding of a deep network, far below any error of layout.
@@ -53,6 +60,8 @@ class Backbone(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.prunes = False
+        """Whether the last layer computes read positions only."""
         with watched_windows() as windows:
             self._check_packing()
         # Some families put a window into their mask only, which packed attention does without.
@@ -157,12 +166,25 @@ class Backbone(nn.Module):
         return self.model.dtype
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Return final hidden states, (T, H), of a batch that is on this device."""
+        """Return final hidden states at the read positions, (R, H).
+
+        Args:
+            batch: On this device.
+        """
+        if self.prunes:
+            return self._run(batch, only_reads=True)
+        return self._run(batch)[batch.read_positions_R]
+
+    def all_states(self, batch: PackedBatch) -> Tensor:
+        """Return final hidden states of all tokens, (T, H), of a batch that is on this device."""
+        return self._run(batch)
+
+    def _run(self, batch: PackedBatch, *, only_reads: bool = False) -> Tensor:
         output = self.model(
             input_ids=batch.input_ids_T[None],
             position_ids=batch.position_ids_T[None],
             use_cache=False,
-            packed_batch=batch,
+            packed=AttentionPass(batch, batch.layout, only_reads=only_reads),
         )
         return output.last_hidden_state[0]
 
@@ -183,31 +205,62 @@ class Backbone(nn.Module):
             # What one candidate says must not reach another, what the prompt says must.
             leak = self._last_states(Group(first, [third, third[:-1]], 0))[1] - packed[1]
             effect = self._last_states(Group(second, group.suffixes, 0))[1] - packed[1]
+            tree = PrefixTree(capacity_bytes=sys.maxsize)
+            self._last_states(Group(first, [third], 0), tree)
+            resumed = self._last_states(group, tree)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise self._not_packable(str(error)) from error
-        difference = (packed - expected).abs().max() / expected.abs().max()
-        if not difference <= _PARITY[self.dtype]:
-            raise self._not_packable(f"hidden states differ from those alone by {difference:.2g}")
+        for states in (packed, resumed):
+            difference = _relative_difference(states, expected)
+            if not difference <= _PARITY[self.dtype]:
+                raise self._not_packable(
+                    f"hidden states differ from those alone by {difference:.2g}"
+                )
         if not leak.abs().max() <= _MOST_LEAK * effect.abs().max():
             raise self._not_packable("its layers carry one candidate's text into the next")
+        self._prune(group, expected)
 
-    def _probe_ids(self, start: int) -> list[int]:
+    def _prune(self, group: Group, expected: Tensor) -> None:
+        """Let the last layer compute what is read only, if that gives the same."""
+        layers = getattr(self.model, "layers", None)
+        if not isinstance(layers, nn.ModuleList) or not layers:
+            return
+        prune_last_layer(layers)
+        self.prunes = True
+        try:
+            states = self._last_states(group)
+            is_same = bool(_relative_difference(states, expected) <= _PARITY[self.dtype])
+        # Families may do anything in their layers; this one then computes all positions.
+        except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError) as error:
+            logger.info("the last layer computes all positions: %s", error)
+            is_same = False
+        self.prunes = is_same
+
+    def _probe_ids(self, start: int) -> tuple[int, ...]:
         size = self.vocabulary_size
-        return [(7 + start * 11 + i * max(1, size // 64)) % size for i in range(8)]
+        return tuple((7 + start * 11 + i * max(1, size // 64)) % size for i in range(8))
 
     def _alone(self, ids: list[int]) -> Tensor:
         ids_1T = torch.tensor([ids], device=self.device)
         return self.model(ids_1T, use_cache=False).last_hidden_state[0, -1]
 
-    def _last_states(self, group: Group) -> Tensor:
-        batch = pack([group]).to(self.device)
-        return self(batch)[batch.last_positions_N]
+    def _last_states(self, group: Group, tree: PrefixTree | None = None) -> Tensor:
+        plan = BatchPlan(tree or PrefixTree())
+        plan.add(group)
+        batch = plan.batch().to(self.device)
+        for slot in batch.gate_slots:
+            slot.gates_K = torch.empty(0)
+        return self(batch)[batch.last_rows_N]
 
     def _not_packable(self, reason: str) -> CheckpointRefused:
         return CheckpointRefused(
             f"a {self.config.model_type} backbone cannot be scored in packed batches: {reason}; "
             "it must be a causal decoder whose layers call transformers' attention interface"
         )
+
+
+def _relative_difference(states: Tensor, expected: Tensor) -> float:
+    return float((states - expected).abs().max() / expected.abs().max())
 
 
 def _original_positions(config: PretrainedConfig) -> list[int]:

@@ -5,7 +5,8 @@ Axis legend: N candidates, P prompts, K objectives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ class RewardOutput:
     scores_N: Tensor | None
     """The checkpoint's own score; None if it has several objectives and no gate."""
     gates: Tensor | None
-    """(P, K) if the gate reads the prompt, (N, K) if it reads the candidate."""
+    """(P, K) in the order of the batch if the gate reads the prompt; (N, K) if it reads the
+    candidate, and after `by_candidate`."""
     coefficients: Tensor | None
     """Effective weights of the raw rewards, shaped as the gates would be."""
 
@@ -28,7 +30,7 @@ class RewardOutput:
         """Return the output in host memory, moved by one copy."""
         if self.rewards_NK.device.type == "cpu":
             return self
-        parts = [self.rewards_NK, self.scores_N, self.gates, self.coefficients]
+        parts = self._parts()
         there = [part for part in parts if part is not None]
         flat = torch.cat([part.reshape(-1) for part in there]).cpu()
         pieces = iter(flat.split([part.numel() for part in there]))
@@ -38,13 +40,35 @@ class RewardOutput:
         assert rewards is not None
         return RewardOutput(rewards, scores, gates, coefficients)
 
-    def non_finite_candidates(self, prompt_index_N: Tensor) -> list[int]:
-        """Return the candidates of which a number is NaN or infinite."""
+    def by_candidate(self, gate_rows_N: Tensor) -> RewardOutput:
+        """Return the output with a row of gates and coefficients for each candidate."""
+
+        def spread(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[gate_rows_N.to(values.device)]
+
+        return replace(self, gates=spread(self.gates), coefficients=spread(self.coefficients))
+
+    def rows(self, rows: Sequence[int]) -> RewardOutput:
+        """Return candidates of an output that has a row of everything for each."""
+        index = torch.tensor(rows, dtype=torch.int64, device=self.rewards_NK.device)
+        parts = (None if part is None else part[index] for part in self._parts())
+        return RewardOutput(*parts)  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def joined(cls, outputs: Sequence[RewardOutput]) -> RewardOutput:
+        """Return the candidates of several such outputs as one."""
+        columns = zip(*(output._parts() for output in outputs), strict=True)
+        joined = [None if column[0] is None else torch.cat(column) for column in columns]
+        return RewardOutput(*joined)  # pyright: ignore[reportArgumentType]
+
+    def non_finite_candidates(self) -> list[int]:
+        """Return the candidates of which a number is NaN or infinite; all have their own gates."""
         is_finite_N = torch.isfinite(self.rewards_NK).all(dim=-1)
         if self.scores_N is not None:
             is_finite_N &= torch.isfinite(self.scores_N)
         if self.gates is not None:
-            is_finite = torch.isfinite(self.gates).all(dim=-1)
-            per_candidate = len(self.gates) == len(self.rewards_NK)
-            is_finite_N &= is_finite if per_candidate else is_finite[prompt_index_N]
+            is_finite_N &= torch.isfinite(self.gates).all(dim=-1)
         return torch.nonzero(~is_finite_N).flatten().tolist()
+
+    def _parts(self) -> tuple[Tensor | None, ...]:
+        return self.rewards_NK, self.scores_N, self.gates, self.coefficients

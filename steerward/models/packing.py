@@ -1,49 +1,37 @@
-"""A packed batch: groups of a shared prefix and its suffixes, laid end to end without padding.
+"""A packed batch: conversations laid end to end without padding, what they share laid down once.
 
-Pure data layout. A sequence alone is one segment; a group is one segment for its prefix and
-one for each suffix, which attends to the prefix and to itself and whose positions go on where
-the prefix ended. So a prompt is computed once however many candidates answer it.
+Pure data. Which tokens are shared is decided by `steerward.models.plan`; here is what a forward
+pass is given.
 
-Axis legend: T packed tokens, N candidates, P prompts (groups).
+Axis legend: T packed tokens, R read positions, N candidates, P prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from steerward.kernels.prefix_attention.layout import AttentionLayout
 from steerward.models.chat import EncodedConversation
+from steerward.models.key_values import CachedSpan, Capture, GateSlot
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Candidates of one prompt: a shared prefix and what follows it for each."""
 
-    prefix: Sequence[int]
-    suffixes: Sequence[Sequence[int]]
+    prefix: tuple[int, ...]
+    suffixes: list[tuple[int, ...]]
     gating_position: int
-    """Index of the gate's token within the prefix."""
+    """Index of the gate's token in each conversation; as a rule it lies in the prefix."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that a forward pass over this group computes."""
+        """Tokens that a forward pass over this group alone computes."""
         return len(self.prefix) + sum(map(len, self.suffixes))
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Tokens ``start:end`` that attend causally to each other and fully to the prefix.
-
-    Segments follow each other without a gap; a prefix is an earlier segment.
-    """
-
-    start: int
-    end: int
-    prefix_start: int = 0
-    prefix_end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +40,23 @@ class PackedBatch:
 
     input_ids_T: Tensor
     position_ids_T: Tensor
-    segments: tuple[Segment, ...]
-    last_positions_N: Tensor
-    """Packed index of each candidate's last token."""
-    gating_positions_P: Tensor
-    """Packed index of each prompt's gating token."""
+    layout: AttentionLayout
+    """What each token sees. Keys are those of `cached`, end to end, then those of the batch."""
+    read_layout: AttentionLayout
+    """What each read position sees, a run of its own: all that the last layer needs."""
+    read_positions_R: Tensor
+    """Packed indices, ascending, at which heads or gate read."""
+    last_rows_N: Tensor
+    """Read position of each candidate's last token."""
+    gating_rows_P: Tensor
+    """Read position of the gating token of each prompt whose gates are not known yet."""
     prompt_index_N: Tensor
-    """Prompt of each candidate."""
+    """Row of each candidate in the gates: first those of `gating_rows_P`, then the known ones."""
+    cached: tuple[CachedSpan, ...] = ()
+    captures: tuple[Capture, ...] = ()
+    gate_slots: tuple[GateSlot, ...] = ()
+    """Where the gates of `gating_rows_P` go, for later batches."""
+    known_gates: tuple[GateSlot, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -68,87 +66,66 @@ class PackedBatch:
     @property
     def num_candidates(self) -> int:
         """Candidates scored, N."""
-        return self.last_positions_N.shape[0]
+        return self.last_rows_N.shape[0]
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Keys that come from earlier batches."""
+        return sum(span.end - span.start for span in self.cached)
+
+    @property
+    def last_positions_N(self) -> Tensor:  # noqa: N802 (the axis letter)
+        """Packed index of each candidate's last token."""
+        return self.read_positions_R[self.last_rows_N]
+
+    @property
+    def gating_positions_P(self) -> Tensor:  # noqa: N802 (the axis letter)
+        """Packed index of each prompt's gating token."""
+        return self.read_positions_R[self.gating_rows_P]
 
     def to(self, device: torch.device) -> PackedBatch:
         """Return the batch on a device, moved by one copy."""
         if device.type == "cpu":
             return self
-        parts = (
-            self.input_ids_T,
-            self.position_ids_T,
-            self.last_positions_N,
-            self.gating_positions_P,
-            self.prompt_index_N,
+        names = (
+            "input_ids_T",
+            "position_ids_T",
+            "read_positions_R",
+            "last_rows_N",
+            "gating_rows_P",
+            "prompt_index_N",
         )
+        parts: list[Tensor] = [getattr(self, name) for name in names]
         staged = torch.cat(parts).pin_memory().to(device, non_blocking=True)
-        ids, positions, last, gating, prompt = staged.split([part.shape[0] for part in parts])
-        return PackedBatch(ids, positions, self.segments, last, gating, prompt)
+        moved = staged.split([part.shape[0] for part in parts])
+        return replace(self, **dict(zip(names, moved, strict=True)))
 
 
-def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Return how many leading items all sequences share."""
-    first, *others = sequences
-    length = min(map(len, sequences))
-    for other in others:
-        # The slices agree as a rule, and comparing them is a loop in C.
-        if first[:length] != other[:length]:
-            length = next(i for i in range(length) if first[i] != other[i])
-    return length
+def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many leading items two sequences share."""
+    length = min(len(one), len(other))
+    # Slices agree or differ early as a rule, and comparing them is a loop in C.
+    if one[:length] == other[:length]:
+        return length
+    return next(i for i in range(length) if one[i] != other[i])
 
 
 def group_conversations(conversations: Sequence[EncodedConversation]) -> list[Group]:
-    """Return the candidates of one prompt as groups, in order.
+    """Return conversations in order, neighbours with the same prompt as one group.
 
-    One group as a rule. Where a template renders the prompt differently for different
-    candidates, so that no prefix holding the gating token is shared, each is a group of its own.
+    One group as a rule; more where a template renders the prompt differently for different
+    candidates. Where a conversation is cut depends on itself alone, never on its neighbours.
     """
-    prefix_length = min(
-        common_prefix_length([conversation.ids for conversation in conversations]),
-        *(conversation.prompt_length for conversation in conversations),
-    )
-    gating_positions = {conversation.gating_position for conversation in conversations}
-    is_shared = len(gating_positions) == 1 and max(gating_positions) < prefix_length
-    if len(conversations) > 1 and not is_shared:
-        return [group for one in conversations for group in group_conversations([one])]
-    prefix = conversations[0].ids[:prefix_length]
-    suffixes = [conversation.ids[prefix_length:] for conversation in conversations]
-    return [Group(prefix, suffixes, gating_positions.pop())]
-
-
-def pack(groups: Sequence[Group]) -> PackedBatch:
-    """Lay groups end to end; candidates keep the order of groups and of suffixes."""
-    ids: list[int] = []
-    positions: list[int] = []
-    segments: list[Segment] = []
-    last: list[int] = []
-    gating: list[int] = []
-    prompt_index: list[int] = []
-    for p, group in enumerate(groups):
-        prefix_start = len(ids)
-        prefix_end = prefix_start + len(group.prefix)
-        gating.append(prefix_start + group.gating_position)
-        ids.extend(group.prefix)
-        positions.extend(range(len(group.prefix)))
-        is_single = len(group.suffixes) == 1
-        if not is_single and group.prefix:
-            segments.append(Segment(prefix_start, prefix_end))
-        for suffix in group.suffixes:
-            start = len(ids)
-            ids.extend(suffix)
-            positions.extend(range(len(group.prefix), len(group.prefix) + len(suffix)))
-            segments.append(
-                Segment(prefix_start, len(ids))
-                if is_single
-                else Segment(start, len(ids), prefix_start, prefix_end)
-            )
-            last.append(len(ids) - 1)
-            prompt_index.append(p)
-    return PackedBatch(
-        torch.tensor(ids, dtype=torch.int64),
-        torch.tensor(positions, dtype=torch.int64),
-        tuple(segments),
-        torch.tensor(last, dtype=torch.int64),
-        torch.tensor(gating, dtype=torch.int64),
-        torch.tensor(prompt_index, dtype=torch.int64),
-    )
+    groups: list[Group] = []
+    for conversation in conversations:
+        length = conversation.prompt_length
+        prefix, suffix = tuple(conversation.ids[:length]), tuple(conversation.ids[length:])
+        group = groups[-1] if groups else None
+        if group and (group.prefix, group.gating_position) == (
+            prefix,
+            conversation.gating_position,
+        ):
+            group.suffixes.append(suffix)
+        else:
+            groups.append(Group(prefix, [suffix], conversation.gating_position))
+    return groups

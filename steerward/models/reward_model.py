@@ -1,6 +1,6 @@
 """The reward model: the only place that knows backbone, heads and gate together.
 
-Axis legend: T packed tokens, N candidates, P prompts, K objectives, H hidden.
+Axis legend: R read positions, N candidates, P prompts, K objectives, H hidden.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from steerward.models.backbone import Backbone
 from steerward.models.chat import ChatEncoder, EncodedConversation, Turn
 from steerward.models.heads import Architecture, RewardHeads
 from steerward.models.output import RewardOutput
-from steerward.models.packing import Group, PackedBatch, group_conversations, pack
+from steerward.models.packing import Group, PackedBatch, group_conversations
+from steerward.models.plan import BatchPlan
+from steerward.models.prefix_tree import PrefixTree
 from steerward.protocol.errors import CheckpointRefused, InputTooLong, NonFiniteScore
 from steerward.protocol.objectives import ObjectiveSet
 
@@ -128,36 +130,86 @@ class RewardModel(nn.Module):
     def forward(self, batch: PackedBatch) -> RewardOutput:
         """Return the output of a packed batch, on this model's device and without a sync."""
         batch = batch.to(self.device)
-        hidden_TH = self.backbone(batch)
-        rewards_NK = self.heads(hidden_TH, batch.last_positions_N)
+        hidden_RH = self.backbone(batch)
+        rewards_NK = self.heads(hidden_RH, batch.last_rows_N)
         if self.gate is None:
             if len(self.objectives) > 1:
                 return RewardOutput(rewards_NK, None, None, None)
-            coefficients = torch.ones_like(batch.gating_positions_P, dtype=torch.float32)[:, None]
-            return RewardOutput(rewards_NK, rewards_NK[:, 0], None, coefficients)
+            return RewardOutput(rewards_NK, rewards_NK[:, 0], None, torch.ones_like(rewards_NK))
         if self.gates_are_per_prompt:
-            gates = self.gate(hidden_TH, batch.gating_positions_P)
-            prompt_index_N = batch.prompt_index_N
+            gates = self._prompt_gates(self.gate, hidden_RH, batch)
+            gate_rows_N = batch.prompt_index_N
         else:
-            gates = self.gate(hidden_TH, batch.last_positions_N)
-            prompt_index_N = torch.arange(rewards_NK.shape[0], device=self.device)
+            gates = self.gate(hidden_RH, batch.last_rows_N)
+            gate_rows_N = torch.arange(rewards_NK.shape[0], device=self.device)
         scores_N, coefficients = preference_scores(
-            rewards_NK, gates, transform_KK=self.transform, prompt_index_N=prompt_index_N
+            rewards_NK, gates, transform_KK=self.transform, prompt_index_N=gate_rows_N
         )
         return RewardOutput(rewards_NK, scores_N, gates, coefficients)
 
+    def forward_apart(
+        self, batches: Sequence[PackedBatch], leaf_rows: Sequence[int]
+    ) -> RewardOutput:
+        """Return the output of `BatchPlan.batches`, gates and coefficients by candidate.
+
+        Args:
+            batches: Run one after the other.
+            leaf_rows: `BatchPlan.leaf_rows`.
+        """
+        outputs: list[RewardOutput] = []
+        for batch in batches:
+            output = self(batch)
+            if batch.num_candidates:
+                outputs.append(output.by_candidate(self.gate_rows(batch)))
+        return RewardOutput.joined(outputs).rows(leaf_rows)
+
+    def plan(self, tree: PrefixTree | None = None) -> BatchPlan:
+        """Return an empty plan of a forward pass.
+
+        Args:
+            tree: Prompts that are known already; none by default.
+        """
+        return BatchPlan(tree or PrefixTree(), needs_gates=self._reads_prompts)
+
+    def gate_rows(self, batch: PackedBatch) -> Tensor:
+        """Return the row of each candidate in the gates and coefficients of a batch."""
+        return batch.prompt_index_N if self._reads_prompts else torch.arange(batch.num_candidates)
+
     def score(self, groups: Sequence[Group]) -> RewardOutput:
-        """Return the output of groups in host memory; candidates in order of the groups.
+        """Return the output of groups in host memory, with gates for each candidate.
+
+        Candidates are in order of the groups.
 
         Raises:
             NonFiniteScore: If a number came out as NaN or infinity.
         """
-        batch = pack(groups)
-        output = self(batch).to_host()
-        broken = output.non_finite_candidates(batch.prompt_index_N)
+        plan = self.plan()
+        for group in groups:
+            plan.add(group)
+        batch = plan.batch()
+        output = self(batch).to_host().by_candidate(self.gate_rows(batch))
+        broken = output.non_finite_candidates()
         if broken:
             raise NonFiniteScore(f"candidate {broken[0]} of the batch has NaN or infinite rewards")
         return output
+
+    @property
+    def _reads_prompts(self) -> bool:
+        return self.gate is not None and self.gate.reads == "prompt"
+
+    def _prompt_gates(self, gate: GatingNetwork, hidden_RH: Tensor, batch: PackedBatch) -> Tensor:
+        """Return gates of the prompts that are read now, then those of prompts read before."""
+        parts: list[Tensor] = []
+        if batch.gate_slots:
+            gates_PK = gate(hidden_RH, batch.gating_rows_P)
+            for slot, gates_K in zip(batch.gate_slots, gates_PK, strict=True):
+                slot.gates_K = gates_K
+            parts.append(gates_PK)
+        known = [slot.gates_K for slot in batch.known_gates if slot.gates_K is not None]
+        assert len(known) == len(batch.known_gates)
+        if known:
+            parts.append(torch.stack(known))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def direction_scores(self, rewards_NK: Tensor, directions_VK: Tensor) -> Tensor:
         """Return the dot product of rewards with each direction, (N, V), in float64.

@@ -297,7 +297,10 @@ class Usage(_Answer):
     prompt_tokens: int
     candidate_tokens: int
     prefix_tokens_saved: int
-    """Prompt tokens that were not computed again for further candidates of the prompt."""
+    """Prompt tokens that were not computed, counted for each candidate: other candidates, or
+    other requests, had the same prompt or the same beginning of one."""
+    cached_tokens: int = 0
+    """Prompt tokens, counted once an item, that the server had kept from earlier requests."""
     total_tokens: int
 
 

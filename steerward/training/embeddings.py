@@ -25,7 +25,8 @@ from tqdm import tqdm
 from steerward.models.backbone import Backbone
 from steerward.models.chat import ChatEncoder
 from steerward.models.checkpoint import load_backbone
-from steerward.models.packing import Group, group_conversations, pack
+from steerward.models.packing import Group, group_conversations
+from steerward.models.plan import pack
 from steerward.models.source import resolve_source, weight_version
 from steerward.protocol.errors import DatasetRefused
 from steerward.training.config import EmbedConfig
@@ -223,14 +224,16 @@ def _embed_rows(
     flat = [place for n, of_row in enumerate(groups) for place in _places(n, of_row)]
     for batch in batches_of([place.group for place in flat], max_tokens=config.max_batch_tokens):
         packed = pack([flat[i].group for i in batch]).to(backbone.device)
-        hidden_TH = backbone(packed)
-        last = iter(hidden_TH[packed.last_positions_N].float().cpu())
-        gating = hidden_TH[packed.gating_positions_P].float().cpu()
-        for p, i in enumerate(batch):
+        hidden_RH = backbone(packed).float().cpu()
+        last_rows = packed.last_rows_N.tolist()
+        gating_rows = packed.gating_rows_P[packed.prompt_index_N].tolist()
+        n = 0
+        for i in batch:
             place = flat[i]
-            gating_NH[place.row] = gating[p]
+            gating_NH[place.row] = hidden_RH[gating_rows[n]]
             for s in range(len(place.group.suffixes)):
-                last_NSH[place.row, place.first_answer + s] = next(last)
+                last_NSH[place.row, place.first_answer + s] = hidden_RH[last_rows[n]]
+                n += 1
         bar.update(len(batch))
     return {"rows": torch.tensor(kept, dtype=torch.int64), "last": last_NSH, "gating": gating_NH}
 

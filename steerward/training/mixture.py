@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from steerward.models.chat import ChatEncoder, EncodedConversation
-from steerward.models.packing import Group, PackedBatch, group_conversations, pack
+from steerward.models.packing import Group, PackedBatch, group_conversations
+from steerward.models.plan import pack
 from steerward.training.config import BackboneConfig
 from steerward.training.data.labels import Objectives, label_matrix, objectives_of_categories
 from steerward.training.data.rows import PreferencePair, RatedResponse, held_out

@@ -69,7 +69,8 @@ class MultiTaskModel(nn.Module):
     def forward(self, **step: Any) -> dict[str, Tensor]:
         """Return the loss of a step, its parts, and the share of pairs that are ranked right."""
         batch = packed_of(step).to(self.backbone.device)
-        hidden_TH = self.backbone(self._noisy(batch) if self.training else batch).float()
+        seen = self._noisy(batch) if self.training else batch
+        hidden_TH = self.backbone.all_states(seen).float()
         # Autocast would round the small layers on top for no gain.
         with torch.autocast(hidden_TH.device.type, enabled=False):
             losses, margins_P = self._losses(batch, hidden_TH, step)
@@ -127,9 +128,9 @@ class MultiTaskModel(nn.Module):
 
     def _language_loss(self, batch: PackedBatch, hidden_TH: Tensor) -> Tensor:
         targets_T = torch.full_like(batch.input_ids_T, -100)
-        for segment in batch.segments:
-            inside = slice(segment.start, segment.end - 1)
-            targets_T[inside] = batch.input_ids_T[segment.start + 1 : segment.end]
+        for run in batch.layout.runs:
+            inside = slice(run.start, run.end - 1)
+            targets_T[inside] = batch.input_ids_T[run.start + 1 : run.end]
         embedding = self.backbone.model.get_input_embeddings()
         assert isinstance(embedding, nn.Embedding)
         return next_token_loss(

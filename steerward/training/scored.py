@@ -75,9 +75,7 @@ def score_rows(
                 has_scores = True
                 scores_NS[n, s] = output.scores_N
             if output.gates is not None:
-                prompt = [p for p, place in enumerate(chosen) for _ in place.group.suffixes]
-                is_shared = model.gates_are_per_prompt
-                gates_NSK[n, s] = output.gates[prompt] if is_shared else output.gates
+                gates_NSK[n, s] = output.gates
             bar.update(len(batch))
     return Scored(
         kept,

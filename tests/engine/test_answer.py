@@ -17,13 +17,13 @@ from steerward.protocol.errors import InvalidDirection, NonFiniteScore, UnknownO
 from steerward.protocol.objectives import Objective, ObjectiveSet, RatingScale
 from tests.engine.conftest import request
 
-GROUP = Group([1, 2], [[3]], gating_position=1)
+GROUP = Group((1, 2), [(3,)], gating_position=1)
 
 
 def build(model: RewardModel, *rewards: float, **fields: Any) -> dict[str, Any]:
     """Return the answer to one candidate with these rewards, the last for all that follow."""
     rewards_K = [*rewards, *[rewards[-1]] * (len(model.objectives) - len(rewards))]
-    output = ItemOutput(torch.tensor([rewards_K]), None, None, None, 0, 0.0, 0.0)
+    output = ItemOutput(torch.tensor([rewards_K]), None, None, None, 0, 0, 0.0, 0.0)
     builder = AnswerBuilder(model, name="m", request=request(**fields))
     return builder.build([[GROUP]], [output])["items"][0]["candidates"][0]
 
@@ -100,7 +100,7 @@ def test_directions_become_vectors_once_however_many_items_there_are(
     items = [{"prompt": "a", "candidates": ["b"]}] * 5
     builder = AnswerBuilder(armorm, name="m", request=request(items=items, directions=directions))
     rewards_GK = torch.rand(1, 19)
-    output = ItemOutput(rewards_GK, None, None, None, 0, 0.0, 0.0)
+    output = ItemOutput(rewards_GK, None, None, None, 0, 0, 0.0, 0.0)
     answer = builder.build([[GROUP]] * 5, [output] * 5)
     assert VECTORS == ["directions[0]", "directions[1]"]
     expected = [float(rewards_GK[0, 0]), -float(rewards_GK[0, 1])]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from steerward.engine.batcher import split_group, take_batch
 from steerward.engine.items import Chunk, ScoringItem
-from steerward.engine.prefix import merge_groups
 from steerward.models.packing import Group
+from steerward.models.plan import pack
 
 # Few and of different lengths, so that neighbours often share one.
 prefixes = st.sampled_from([[1], [2], [1] * 10])
@@ -23,7 +23,7 @@ def chunk(num_tokens: int, *, is_cancelled: bool = False, prefix: Sequence[int] 
     loop = asyncio.new_event_loop()
     item = ScoringItem(loop.create_future(), enqueued_at=0.0, is_cancelled=is_cancelled)
     loop.close()
-    group = Group(prefix, [[1] * (num_tokens - len(prefix))], 0)
+    group = Group(tuple(prefix), [(1,) * (num_tokens - len(prefix))], 0)
     return Chunk(item, 0, group, num_tokens)
 
 
@@ -47,8 +47,7 @@ def test_every_living_chunk_runs_once_in_order_within_the_budget(
         left += left_tokens
         if oldest is not None:
             assert batch[0] is oldest
-        merged, _ = merge_groups([c.group for c in batch])
-        assert sum(group.num_tokens for group in merged) <= max_tokens or len(batch) == 1
+        assert pack([c.group for c in batch]).num_tokens <= max_tokens or len(batch) == 1
         ran.extend(batch)
     assert ran == [c for c in chunks if not c.item.is_cancelled]
     assert left == sum(size for size, _, _ in sizes)
@@ -72,7 +71,7 @@ def test_chunks_that_share_a_prompt_pay_for_it_once() -> None:
 def test_split_group_keeps_every_suffix_whole_and_in_order(
     prefix: int, suffixes: list[int], max_tokens: int
 ) -> None:
-    group = Group(list(range(prefix)), [[i] * n for i, n in enumerate(suffixes)], prefix - 1)
+    group = Group(tuple(range(prefix)), [(i,) * n for i, n in enumerate(suffixes)], prefix - 1)
     room = max(max_tokens - prefix, max_tokens // 2)
     parts = split_group(group, max_tokens=max_tokens)
     assert [s for part in parts for s in part.suffixes] == group.suffixes
@@ -86,12 +85,12 @@ def test_split_group_keeps_every_suffix_whole_and_in_order(
 
 
 def test_prompt_longer_than_the_budget_is_still_computed_once() -> None:
-    group = Group([1] * 2100, [[2] * 100] * 8, gating_position=0)
+    group = Group((1,) * 2100, [(2,) * 100] * 8, gating_position=0)
     (part,) = split_group(group, max_tokens=2048)
     assert part.num_tokens == 2900
 
 
 def test_prompt_within_the_budget_keeps_the_pass_within_it() -> None:
-    group = Group([1] * 500, [[2] * 100] * 40, gating_position=0)
+    group = Group((1,) * 500, [(2,) * 100] * 40, gating_position=0)
     parts = split_group(group, max_tokens=2048)
     assert [part.num_tokens for part in parts] == [2000, 2000, 1500]

@@ -10,9 +10,10 @@ import torch
 
 from steerward.engine.observation import Observer
 from steerward.engine.result import BatchResult
+from steerward.engine.runner import Prepared
 from steerward.metrics import Metrics
 from steerward.models.output import RewardOutput
-from steerward.models.packing import Group, pack
+from steerward.models.plan import Placement
 from steerward.protocol.objectives import ObjectiveSet
 from tests.engine.conftest import StartEngine, request
 from tests.golden_cases import golden_cases
@@ -23,12 +24,12 @@ def test_gates_without_shares_leave_the_entropy_finite() -> None:
     metrics = Metrics()
     observer = Observer(metrics, model="m", objectives=ObjectiveSet.from_names(["a", "b"]))
     gates_PK = torch.tensor([[0.5, 0.5], [math.nan, 1.0], [math.inf, 1.0], [0.0, 0.0], [1.0, 0.0]])
-    batch = pack([Group([1, 2], [[3]], gating_position=1)] * len(gates_PK))
+    prepared = Prepared([], [Placement(n, 1, 0, 0) for n in range(len(gates_PK))], [], None)
     rewards_NK = torch.ones(len(gates_PK), 2)
     scores_N = (rewards_NK * gates_PK).sum(dim=-1)
     output = RewardOutput(rewards_NK, scores_N, gates_PK, gates_PK)
     result = BatchResult(output, frozenset({1, 2}), True, 0.0, 1.0)
-    observer.record_batch(batch, result, tokens_saved=0)
+    observer.record_batch(prepared, result)
     read = metrics.registry.get_sample_value
     assert read("steerward_gate_entropy_nats_count", {"model": "m"}) == 2
     total = read("steerward_gate_entropy_nats_sum", {"model": "m"})

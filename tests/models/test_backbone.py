@@ -102,8 +102,8 @@ def test_rope_that_follows_the_longest_sequence_reaches_as_far_as_it_stays_put(
     model = load_reward_model(tmp_path, device="cpu")
     assert model.max_input_tokens == reach
     ids = [(5 * i) % 1000 for i in range(40)]
-    longest = Group([1] * 8, [[2] * (reach - 8)], gating_position=0)
-    beside = model.score([Group(ids[:20], [ids[20:]], 0), longest]).rewards_NK[:1]
+    longest = Group((1,) * 8, [(2,) * (reach - 8)], gating_position=0)
+    beside = model.score([Group(tuple(ids[:20]), [tuple(ids[20:])], 0), longest]).rewards_NK[:1]
     with torch.inference_mode():
         alone = reference(torch.tensor([ids])).logits
     torch.testing.assert_close(beside, alone, atol=1e-5, rtol=1e-5)
@@ -115,7 +115,7 @@ def test_window_of_the_mask_alone_limits_what_is_scored(tmp_path: Path) -> None:
     model = load_reward_model(tmp_path, device="cpu")
     assert model.max_input_tokens == 24
     ids = [(5 * i) % 1000 for i in range(24)]
-    packed = model.score([Group(ids[:12], [ids[12:]], 0)]).rewards_NK
+    packed = model.score([Group(tuple(ids[:12]), [tuple(ids[12:])], 0)]).rewards_NK
     with torch.inference_mode():
         alone = reference(torch.tensor([ids])).logits
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)

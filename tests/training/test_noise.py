@@ -16,8 +16,8 @@ MASK = 999
 @pytest.fixture
 def batch() -> PackedBatch:
     torch.manual_seed(0)
-    group = Group(list(range(1, 41)), [list(range(50, 70)), list(range(70, 75))], 38)
-    single = Group(list(range(1, 11)), [list(range(20, 26))], 4)
+    group = Group(tuple(range(1, 41)), [tuple(range(50, 70)), tuple(range(70, 75))], 38)
+    single = Group(tuple(range(1, 11)), [tuple(range(20, 26))], 4)
     return pack([group, single] * 20)
 
 

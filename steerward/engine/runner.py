@@ -1,0 +1,120 @@
+"""Forward passes of one model: planned on the host, run on the device, read by one copy.
+
+Used by the device thread only.
+
+Axis legend: N candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from steerward.engine.items import Chunk
+from steerward.models.output import RewardOutput
+from steerward.models.packing import Group, PackedBatch
+from steerward.models.plan import BatchPlan, Placement
+from steerward.models.prefix_tree import WHOLE, PrefixTree
+from steerward.models.reward_model import RewardModel
+
+# Two candidates behind a short prompt: exercises prefix, suffixes, heads and gate.
+_PROBE = Group((1, 2, 3), [(4, 5), (6,)], gating_position=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A forward pass that is laid out and waits for the device."""
+
+    chunks: list[Chunk]
+    placements: list[Placement]
+    batches: list[PackedBatch]
+    """One; in deterministic mode one for each prompt and each candidate."""
+    leaf_rows: list[int] | None
+    """In deterministic mode: row of each candidate among those of the batches."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens computed."""
+        return sum(batch.num_tokens for batch in self.batches)
+
+    @property
+    def num_text_tokens(self) -> int:
+        """Tokens of these that belong to a text."""
+        return sum(batch.layout.num_queries for batch in self.batches)
+
+
+class Runner:
+    """Plans and runs forward passes.
+
+    Args:
+        model: Used by nobody else while this runs.
+        prefix_cache_bytes: Most memory of keys and values of prompts to keep between passes.
+        deterministic: Compute each prompt and each candidate by itself, so that scores are the
+            same to the bit whatever else is scored.
+    """
+
+    def __init__(self, model: RewardModel, *, prefix_cache_bytes: int, deterministic: bool) -> None:
+        self._model = model
+        self._is_deterministic = deterministic
+        self._prefix_cache_bytes = prefix_cache_bytes
+        self._tree = self._empty_tree()
+        self._weight_version = model.weight_version
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that prompts kept between passes hold."""
+        return self._tree.num_bytes
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the device works while the host goes on."""
+        return self._model.device.type != "cpu"
+
+    @property
+    def gates_are_per_prompt(self) -> bool:
+        """Whether candidates of one prompt share their gates."""
+        return self._model.gates_are_per_prompt
+
+    def plan(self) -> BatchPlan:
+        """Return an empty plan, which knows the prompts of the passes before."""
+        if not self._tree.keeps or self._weight_version != self._model.weight_version:
+            self.forget()
+        return self._model.plan(self._tree)
+
+    def prepare(self, plan: BatchPlan, chunks: list[Chunk]) -> Prepared:
+        """Lay out the forward pass of chunks."""
+        placements = [plan.add(chunk.group) for chunk in chunks]
+        if self._is_deterministic:
+            return Prepared(chunks, placements, plan.batches(), plan.leaf_rows())
+        return Prepared(chunks, placements, [plan.batch()], None)
+
+    def run(self, prepared: Prepared) -> RewardOutput:
+        """Return the output on the device, without waiting for it.
+
+        Passes must run in the order in which they were planned.
+        """
+        if prepared.leaf_rows is not None:
+            return self._model.forward_apart(prepared.batches, prepared.leaf_rows)
+        return self._model(prepared.batches[0])
+
+    def read(self, prepared: Prepared, output: RewardOutput) -> RewardOutput:
+        """Return the output in host memory, gates and coefficients by candidate."""
+        output = output.to_host()
+        self._tree.trim()
+        if prepared.leaf_rows is not None:
+            return output
+        return output.by_candidate(self._model.gate_rows(prepared.batches[0]))
+
+    def probe(self) -> None:
+        """Run a tiny batch through everything, and forget what passes before have kept."""
+        self.forget()
+        self._model.score([_PROBE])
+
+    def forget(self) -> None:
+        """Keep nothing of the passes before."""
+        self._tree = self._empty_tree()
+        self._weight_version = self._model.weight_version
+
+    def _empty_tree(self) -> PrefixTree:
+        if self._is_deterministic:
+            return PrefixTree(capacity_bytes=self._prefix_cache_bytes, least_shared=WHOLE)
+        return PrefixTree(capacity_bytes=self._prefix_cache_bytes)
