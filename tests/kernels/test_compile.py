@@ -177,10 +177,13 @@ def test_every_launch_compiles_within_the_chip(
         _assert_fits(launch, capability, tmp_path / "kernel.cubin")
 
 
-@pytest.mark.parametrize("capability", sorted(SHARED_MEMORY_LIMITS), ids=lambda c: f"sm_{c}")
 @pytest.mark.parametrize(
-    ("dtype", "head_size"),
-    [*itertools.product(DTYPES, (64, 128, 256)), (torch.bfloat16, 80)],
+    ("dtype", "head_size", "capability"),
+    [
+        *itertools.product(DTYPES, (64, 128, 256), (80, 90)),
+        *((torch.bfloat16, head_size, 100) for head_size in (64, 128, 256)),
+        *((torch.bfloat16, 80, capability) for capability in (80, 90)),
+    ],
     ids=lambda value: dtype_name(value) or str(value),
 )
 def test_attention_compiles_within_the_chip(

@@ -46,9 +46,15 @@ def _check(
     return mixed
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        *((torch.float32, options) for options in OPTIONS.values()),
+        *((dtype, OPTIONS["both"]) for dtype in DTYPES[1:]),
+    ],
+    ids=[*OPTIONS, *map(dtype_name, DTYPES[1:])],
+)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_mixed_values_match_the_reference(
     device: str, dtype: torch.dtype, layout: AttentionLayout, options: dict[str, Any]
 ) -> None:

@@ -48,8 +48,8 @@ def prefix_attention(
         The mixed values, (1, T, A, C), contiguous, in the type of the query.
 
     Raises:
-        ValueError: If shapes, dtypes or devices do not fit together or to the layout, or an
-            option is out of its range.
+        ValueError: If shapes, dtypes or devices do not fit together or to the layout, an
+            option is out of its range, or the kernel is to run on heads of more than 256 channels.
     """
     _check_tensors(query, key, value)
     _check_layout(query, key, layout, tables)

@@ -27,12 +27,13 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 @triton.jit
 def _scores(query_TC, key_SC, scale, softcap):
     """Return the capped scores of a tile in units of log(2)."""
-    scores_TS = tl.dot(query_TC, tl.trans(key_SC), input_precision="ieee") * scale
-    if softcap is not None:
+    products_TS = tl.dot(query_TC, tl.trans(key_SC), input_precision="ieee")
+    if softcap is None:
+        return products_TS * (scale * _LOG2_E)
+    else:
         # tanh(x) = 1 - 2 / (exp(2x) + 1), which is right at both ends: 1 - 0 and 1 - 2.
-        grown_TS = tl.exp2(scores_TS * (2.0 * _LOG2_E / softcap))
-        scores_TS = softcap * (1.0 - 2.0 / (grown_TS + 1.0))
-    return scores_TS * _LOG2_E
+        grown_TS = tl.exp2(products_TS * (2.0 * _LOG2_E * scale / softcap))
+        return (softcap * _LOG2_E) * (1.0 - 2.0 / (grown_TS + 1.0))
 
 
 @triton.jit
