@@ -1,4 +1,4 @@
-"""Device arithmetic: reward heads, gates and scores, as a plain reference and as Triton kernels.
+"""Device arithmetic: attention, heads, gates, scores; a plain reference and a Triton kernel each.
 
 One folder per op. `reference.py` is the definition, `kernel.py` the Triton path, and the folder
 itself holds the function to call; `dispatch.py` picks between the two, callers never do. This

@@ -23,6 +23,8 @@ class Launch:
     arguments: dict[str, Tensor | int | float | None]
     constants: dict[str, int | str]
     num_warps: int
+    num_stages: int = 3
+    """Tiles of a loop that are loaded ahead; 3 is Triton's own default."""
 
 
 def run(launches: Sequence[Launch], *, device_of: Tensor) -> None:
@@ -30,7 +32,10 @@ def run(launches: Sequence[Launch], *, device_of: Tensor) -> None:
     with torch.cuda.device_of(device_of):
         for launch in launches:
             launch.kernel[launch.grid](
-                **launch.arguments, **launch.constants, num_warps=launch.num_warps
+                **launch.arguments,
+                **launch.constants,
+                num_warps=launch.num_warps,
+                num_stages=launch.num_stages,
             )
 
 

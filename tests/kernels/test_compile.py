@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from steerward.kernels.aggregate import kernel as aggregate
 from steerward.kernels.gating_mlp import kernel as gating_mlp
 from steerward.kernels.launch import Launch
 from steerward.kernels.pooled_heads import kernel as pooled_heads
+from steerward.kernels.prefix_attention import AttentionLayout, LayoutTables, QueryRun, Span
+from steerward.kernels.prefix_attention import kernel as prefix_attention
 
 from .cases import DTYPES, Maker, dtype_name, gate
 
@@ -86,6 +89,31 @@ def _plan_aggregate(dtype: torch.dtype) -> list[Launch]:
     return launches
 
 
+def _plan_prefix_attention(dtype: torch.dtype, *, head_size: int, capability: int) -> list[Launch]:
+    prompt = Span(0, 300)
+    layout = AttentionLayout(
+        (QueryRun(0, 300, (), prompt), QueryRun(300, 420, (prompt,), Span(300, 420)))
+    )
+    tables = LayoutTables.build(layout).to(torch.device("meta"))
+    # As transformers hands them over: heads in front, but tokens first in memory.
+    query = META.normal(1, 420, 32, head_size, dtype=dtype).transpose(1, 2)
+    key = META.normal(1, 420, 8, head_size, dtype=dtype).transpose(1, 2)
+    launches: list[Launch] = []
+    for sliding_window, softcap in ((None, None), (4096, 50.0)):
+        planned, _ = prefix_attention.plan(
+            query,
+            key,
+            key,
+            tables,
+            scale=0.1,
+            sliding_window=sliding_window,
+            softcap=softcap,
+            capability=capability,
+        )
+        launches.extend(planned)
+    return launches
+
+
 def _source(launch: Launch) -> ASTSource:
     """Return what Triton would compile for a launch with aligned buffers.
 
@@ -112,7 +140,7 @@ def _compile(launch: Launch, capability: int) -> Any:
     return triton.compile(
         _source(launch),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": launch.num_warps},
+        options={"num_warps": launch.num_warps, "num_stages": launch.num_stages},
     )
 
 
@@ -146,13 +174,43 @@ def test_every_launch_compiles_within_the_chip(
     tmp_path: Path,
 ) -> None:
     for launch in plan(dtype):
-        compiled = _compile(launch, capability)
-        cubin = compiled.asm["cubin"]
-        assert len(cubin) > 0
-        assert compiled.metadata.shared <= SHARED_MEMORY_LIMITS[capability]
-        used = _resources(cubin, tmp_path / "kernel.cubin")
-        assert used["REG"] * 32 * launch.num_warps <= 65_536, (launch.kernel.__name__, used)
-        assert used["STACK"] + used["LOCAL"] <= MAX_SPILLED_BYTES, (launch.kernel.__name__, used)
+        _assert_fits(launch, capability, tmp_path / "kernel.cubin")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_size", "capability"),
+    [
+        *itertools.product(DTYPES, (64, 128, 256), (80, 90)),
+        *((torch.bfloat16, head_size, 100) for head_size in (64, 128, 256)),
+        *((torch.bfloat16, 80, capability) for capability in (80, 90)),
+    ],
+    ids=lambda value: dtype_name(value) or str(value),
+)
+def test_attention_compiles_within_the_chip(
+    dtype: torch.dtype, head_size: int, capability: int, tmp_path: Path
+) -> None:
+    launches = _plan_prefix_attention(dtype, head_size=head_size, capability=capability)
+    for launch in launches:
+        _assert_fits(launch, capability, tmp_path / "kernel.cubin")
+
+
+def _assert_fits(launch: Launch, capability: int, path: Path) -> None:
+    compiled = _compile(launch, capability)
+    cubin = compiled.asm["cubin"]
+    assert len(cubin) > 0
+    assert compiled.metadata.shared <= SHARED_MEMORY_LIMITS[capability]
+    used = _resources(cubin, path)
+    assert used["REG"] * 32 * launch.num_warps <= 65_536, (launch.kernel.__name__, used)
+    assert used["STACK"] + used["LOCAL"] <= MAX_SPILLED_BYTES, (launch.kernel.__name__, used)
+
+
+@pytest.mark.parametrize(("capability", "matrix"), [(80, "mma.sync"), (90, "wgmma.mma_async")])
+def test_attention_multiplies_on_tensor_cores_and_loads_ahead(capability: int, matrix: str) -> None:
+    launches = _plan_prefix_attention(torch.bfloat16, head_size=128, capability=capability)
+    ptx = _compile(launches[0], capability).asm["ptx"]
+    assert matrix in ptx
+    # 16 bytes at a time, so strides and pointers are known to be aligned.
+    assert re.search(r"cp\.async\.cg\.shared\.global \[[^]]+\], \[[^]]+\], 0x10", ptx)
 
 
 def test_relu_is_not_a_maximum_that_drops_nan() -> None:

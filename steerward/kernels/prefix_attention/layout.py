@@ -5,7 +5,7 @@ Axis letters: T queries, S keys. Rows are counted in the tensors of one call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -40,11 +40,34 @@ class AttentionLayout:
     """The runs of one call, end to end: each starts where the one before it ended.
 
     Runs that share a span follow each other, so that the span has one stretch of queries.
+
+    Raises:
+        ValueError: If the runs leave a gap, or one has more queries than own keys.
     """
 
     runs: tuple[QueryRun, ...]
+    num_queries: int = field(init=False, repr=False, compare=False)
+    """Query rows, T."""
+    num_keys: int = field(init=False, repr=False, compare=False)
+    """Key rows that a call must have at least, S."""
 
-    @property
-    def num_queries(self) -> int:
-        """Query rows, T."""
-        return self.runs[-1].end if self.runs else 0
+    def __post_init__(self) -> None:
+        num_queries = num_keys = 0
+        for number, run in enumerate(self.runs):
+            if run.start != num_queries or run.end < run.start:
+                raise ValueError(
+                    f"run {number} has queries {run.start}:{run.end}, the one before it ends at "
+                    f"{num_queries}"
+                )
+            num_queries = run.end
+            for start, end in (*run.spans, run.own):
+                if not 0 <= start <= end:
+                    raise ValueError(f"run {number} has keys {start}:{end}")
+                num_keys = max(num_keys, end)
+            if run.own.end - run.own.start < max(1, run.end - run.start):
+                raise ValueError(
+                    f"run {number} has {run.end - run.start} queries, but its own keys are only "
+                    f"{run.own.start}:{run.own.end}"
+                )
+        object.__setattr__(self, "num_queries", num_queries)
+        object.__setattr__(self, "num_keys", num_keys)
