@@ -13,7 +13,7 @@ from steerward.models.chat import ChatEncoder, EncodedConversation, Turn
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
 from steerward.protocol.errors import NotReady
-from steerward.protocol.scoring import ScoreItem
+from steerward.protocol.items import ScoreItem
 from tests.golden_cases import GOLDEN
 
 pytestmark = pytest.mark.anyio
