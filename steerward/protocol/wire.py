@@ -23,7 +23,9 @@ def num_keys(value: object) -> int:
 class RequestModel(BaseModel):
     """A part of a request: strict, frozen, nothing unknown."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -39,7 +41,7 @@ class RequestModel(BaseModel):
 class AnswerModel(BaseModel):
     """A part of an answer: frozen, and open to keys of later versions."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
 
 def _check_unicode(text: str) -> str:
