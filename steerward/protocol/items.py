@@ -122,6 +122,11 @@ TokenIds = Annotated[list[_TokenId], Field(min_length=1, fail_fast=True)]
 """Ids of the model's own vocabulary."""
 
 
+# A list of its own for each of millions of ids would take fifty times the memory of the body. What
+# a server takes is less by far and its own setting.
+_MOST_CANDIDATES = 65_536
+
+
 class PromptTokens(RequestModel):
     """One prompt with its candidates as token ids, which are scored exactly as they are sent.
 
@@ -131,7 +136,9 @@ class PromptTokens(RequestModel):
 
     prompt: TokenIds
     """Ids that all candidates share; computed once."""
-    candidates: Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
+    candidates: Annotated[
+        list[TokenIds], Field(min_length=1, max_length=_MOST_CANDIDATES, fail_fast=True)
+    ]
     """Ids that follow the prompt; the last of each is the one that the heads read."""
     gating_position: Annotated[int, Field(ge=0)] | None = None
     """Index in `prompt` of the token that the gate reads: the one that closes the turn before

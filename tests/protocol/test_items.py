@@ -69,6 +69,11 @@ def test_tool_turn_may_precede_the_candidate() -> None:
         ({"tokens": {**TOKENS, "prompt": []}}, "tokens.prompt", "at least 1"),
         ({"tokens": {**TOKENS, "candidates": []}}, "tokens.candidates", "at least 1"),
         ({"tokens": {**TOKENS, "candidates": [[1], []]}}, "tokens.candidates[1]", "at least 1"),
+        (
+            {"tokens": {**TOKENS, "candidates": [[8]] * 65_537}},
+            "tokens.candidates",
+            "at most 65536",
+        ),
         ({"tokens": {**TOKENS, "candidates": [8]}}, "tokens.candidates[0]", "list"),
         ({"tokens": {**TOKENS, "prompt": [1, "5"]}}, "tokens.prompt[1]", "integer"),
         ({"tokens": {**TOKENS, "prompt": [1, True]}}, "tokens.prompt[1]", "integer"),
