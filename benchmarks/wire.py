@@ -26,6 +26,7 @@ from benchmarks.measure import environment, finish, interleaved
 from benchmarks.workload import NUM_OBJECTIVES, Item, grouped_items, write_checkpoint
 from steerward.clients.arrays import ScoreArrays
 from steerward.engine.answer import AnswerBuilder
+from steerward.engine.arrays import ScoredArrays
 from steerward.engine.items import ItemOutput
 from steerward.engine.tokenization import TokenizerPool, tokens_of
 from steerward.models.checkpoint import load_reward_model
@@ -35,6 +36,10 @@ from steerward.protocol.scoring import ScoreRequest, ScoreResponse
 
 GROUP_SIZE = 8
 CANDIDATES = (64, 1024)
+_WAYS: dict[str, tuple[Callable[[ScoredArrays], bytes], Callable[[bytes], object]]] = {
+    "JSON": (lambda scored: orjson.dumps(scored.by_name()), ScoreResponse.model_validate_json),
+    "arrays": (ScoredArrays.to_safetensors, ScoreArrays.from_safetensors),
+}
 
 
 def run(folder: Path, *, rounds: int, sizes: Sequence[int] = CANDIDATES) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def run(folder: Path, *, rounds: int, sizes: Sequence[int] = CANDIDATES) -> dict
 def measure_answer(model: RewardModel, items: Sequence[Item], *, rounds: int) -> dict[str, Any]:
     """Return bytes, and milliseconds to encode and to decode, of each way to answer."""
     group = Group([1], [[2]] * GROUP_SIZE, gating_position=0)
-    outputs = [_output(GROUP_SIZE) for _ in items]
+    outputs = [_output() for _ in items]
     encode: dict[str, Callable[[], bytes]] = {}
     decode: dict[str, Callable[[], object]] = {}
     contents: dict[str, bytes] = {}
@@ -65,12 +70,9 @@ def measure_answer(model: RewardModel, items: Sequence[Item], *, rounds: int) ->
         request = ScoreRequest.model_validate({"items": bodies, "explain": explain})
         builder = AnswerBuilder(model, name="bench", request=request)
         scored = partial(builder.build, [[group]] * len(items), outputs)
-        encode[f"JSON{suffix}"] = lambda scored=scored: orjson.dumps(scored().by_name())
-        encode[f"arrays{suffix}"] = lambda scored=scored: scored().to_safetensors()
-        for name, read in (
-            (f"JSON{suffix}", ScoreResponse.model_validate_json),
-            (f"arrays{suffix}", ScoreArrays.from_safetensors),
-        ):
+        for way, (write, read) in _WAYS.items():
+            name = way + suffix
+            encode[name] = lambda write=write, scored=scored: write(scored())
             contents[name] = encode[name]()
             decode[name] = partial(read, contents[name])
         _check_same(contents[f"JSON{suffix}"], contents[f"arrays{suffix}"])
@@ -113,9 +115,10 @@ def _figures(
     return figures
 
 
-def _output(count: int) -> ItemOutput:
-    rewards_GK, gates_K = torch.randn(count, NUM_OBJECTIVES), torch.rand(NUM_OBJECTIVES)
-    return ItemOutput(rewards_GK, rewards_GK @ gates_K, gates_K, gates_K, 0, 0.0, 0.0)
+def _output() -> ItemOutput:
+    rewards_GK, gates_K = torch.randn(GROUP_SIZE, NUM_OBJECTIVES), torch.rand(NUM_OBJECTIVES)
+    zeros = {"tokens_saved": 0, "queue_s": 0.0, "inference_s": 0.0}
+    return ItemOutput(rewards_GK, rewards_GK @ gates_K, gates_K, gates_K, **zeros)
 
 
 def _check_same(by_name: bytes, arrays: bytes) -> None:

@@ -116,6 +116,8 @@ class ScoredArrays:
 
     def _ratings(self) -> list[dict[str, dict[str, float | str]]]:
         rated = [(k, o.name, o.rating) for k, o in self.objectives.items() if o.rating is not None]
+        if not rated:
+            return [{} for _ in self.rewards_NK]
         scales = [(name, scale.label) for _, name, scale in rated]
         multiplier_R, offset_R = (
             torch.tensor([getattr(scale, key) for _, _, scale in rated], dtype=torch.float64)
