@@ -43,11 +43,7 @@ _WAYS: dict[str, tuple[Callable[[ScoredArrays], bytes], Callable[[bytes], object
 
 
 def run(folder: Path, *, rounds: int, sizes: Sequence[int] = CANDIDATES) -> dict[str, Any]:
-    """Return all figures, with a tiny checkpoint that is written into a folder.
-
-    Raises:
-        SystemExit: If two ways do not say the same.
-    """
+    """Return all figures, or exit if two ways differ; a tiny checkpoint is written to a folder."""
     write_checkpoint(folder, layers=1, width=64)
     model = load_reward_model(folder, device="cpu")
     result: dict[str, Any] = {}
@@ -55,7 +51,7 @@ def run(folder: Path, *, rounds: int, sizes: Sequence[int] = CANDIDATES) -> dict
         items = grouped_items(size // GROUP_SIZE, candidates=GROUP_SIZE)
         result[f"answer of {size}"] = measure_answer(model, items, rounds=rounds)
         result[f"request of {size}"] = measure_request(model, items, rounds=rounds)
-    return {"rounds": rounds, **result}
+    return result
 
 
 def measure_answer(model: RewardModel, items: Sequence[Item], *, rounds: int) -> dict[str, Any]:
@@ -145,9 +141,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = run(Path(folder), rounds=options.rounds)
     for name, figures in result.items():
-        if name != "rounds":
-            print_table(name, figures)
-    finish({"benchmark": "wire", **environment(), **result}, options.out)
+        print_table(name, figures)
+    head = {"benchmark": "wire", "rounds": options.rounds, **environment()}
+    finish(head | result, options.out)
 
 
 if __name__ == "__main__":
