@@ -130,12 +130,18 @@ def _bodies(operation: Mapping[str, Any]) -> list[str]:
         lines += [f"Body: {_kind(body['content']['application/json']['schema'])}", ""]
     lines += ["| status | answer |", "|---|---|"]
     for status, answer in operation["responses"].items():
-        content = next(iter(answer.get("content", {}).values()), {})
-        kind = _kind(content["schema"]) if content.get("schema") else ""
+        contents = answer.get("content", {})
+        kind = " or ".join(_content(name, contents[name]) for name in sorted(contents))
         described = answer["description"]
         text = f"{described}: {kind}" if kind and described != "Successful Response" else kind
         lines.append(f"| {status} | {text or described} |")
     return [*lines, ""]
+
+
+def _content(media_type: str, content: Mapping[str, Any]) -> str:
+    if media_type != "application/json":
+        return f"`{media_type}`"
+    return _kind(content["schema"]) if content.get("schema") else ""
 
 
 def _type(name: str, schema: Mapping[str, Any]) -> list[str]:

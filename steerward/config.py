@@ -157,10 +157,10 @@ class ScoreFileConfig(EngineConfig):
     """Score a JSON-lines file without a server.
 
     Each input row is an item as in `POST /v1/score`: {"prompt": ..., "candidates": [...]} or
-    {"messages": [...]}, with an optional "id", a string or an integer, that comes back. Blank
-    lines are skipped; each other line gives one output row, in order, and "row" counts them from
-    0. A bad row becomes a row with an "error" and the rest goes on. If the device fails, or the
-    run is killed, run it again to go on where it stopped.
+    {"messages": [...]} or {"tokens": {...}}, with an optional "id", a string or an integer, that
+    comes back. Blank lines are skipped; each other line gives one output row, in order, and "row"
+    counts them from 0. A bad row becomes a row with an "error" and the rest goes on. If the
+    device fails, or the run is killed, run it again to go on where it stopped.
 
     Examples:
       steerward score in.jsonl out.jsonl

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "numpy", "fastapi", "transformers", "uvicorn", "triton"}
+HEAVY = {"torch", "numpy", "safetensors", "fastapi", "transformers", "uvicorn", "triton"}
 
 
 def loaded_by(statement: str) -> set[str]:

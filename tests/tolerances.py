@@ -1,6 +1,6 @@
 """How far the same score may lie apart when it is computed in other company, per dtype: one table.
 
-Absolute for numbers up to one, relative for larger ones.
+Absolute for numbers up to one, else relative to the largest of those compared.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ import httpx
 
 from steerward.clients import _wire
 from steerward.clients._wire import AnswerT, Call, Item, Prompt
+from steerward.clients.arrays import ScoreArrays
 from steerward.protocol.errors import SteerwardError
 from steerward.protocol.scoring import ModelCard, ScoreResponse
+from steerward.protocol.tokenization import TokenizeResponse
 
 
 class AsyncClient:
@@ -106,7 +108,8 @@ class AsyncClient:
         """Score several prompts, or whole conversations, in one request.
 
         Args:
-            items: Each with ``prompt`` and ``candidates``, or with ``messages``.
+            items: Each with ``prompt`` and ``candidates``, with ``messages``, or with ``tokens``:
+                ids, as `tokenize` gives them.
             model: As for `score`, like all further arguments.
             weights: See `score`.
             direction: See `score`.
@@ -127,6 +130,77 @@ class AsyncClient:
             timeout_s=timeout_s,
         )
         return await self._run(call)
+
+    async def score_arrays(
+        self,
+        items: Sequence[Item],
+        *,
+        model: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        direction: Mapping[str, float] | None = None,
+        directions: Sequence[Mapping[str, float]] | None = None,
+        explain: bool = False,
+        timeout_s: float | None = None,
+    ) -> ScoreArrays:
+        """Score several prompts, and get numpy arrays in place of mappings by name.
+
+        The numbers are those of `score_items`, without the cost of JSON. Needs the extra
+        `arrays`.
+
+        Args:
+            items: As for `score_items`.
+            model: As for `score`, like all further arguments.
+            weights: See `score`.
+            direction: See `score`.
+            directions: See `score`.
+            explain: Ask for gates and coefficients.
+            timeout_s: See `score`.
+
+        Raises:
+            ImportError: If numpy or safetensors are missing.
+            SteerwardError: What the server or the connection failed with.
+        """
+        call = _wire.arrays_call(
+            items,
+            model=model,
+            weights=weights,
+            direction=direction,
+            directions=directions,
+            explain=explain,
+            timeout_s=timeout_s,
+        )
+        return await self._run(call)
+
+    async def tokenize(
+        self, prompt: Prompt, candidates: Sequence[str], *, model: str | None = None
+    ) -> TokenizeResponse:
+        """Return the token ids of the candidates of one prompt.
+
+        Its items go to `score_items` or `score_arrays` in place of the text, with the same scores.
+
+        Args:
+            prompt: A string (one user turn), or messages that end with a user or tool turn.
+            candidates: Answers to it.
+            model: Name of the reward model; may be left out where the server has one.
+
+        Raises:
+            SteerwardError: What the server or the connection failed with.
+        """
+        return await self.tokenize_items([_wire.prompt_item(prompt, candidates)], model=model)
+
+    async def tokenize_items(
+        self, items: Sequence[Item], *, model: str | None = None
+    ) -> TokenizeResponse:
+        """Return the token ids of several prompts, or whole conversations.
+
+        Args:
+            items: Each with ``prompt`` and ``candidates``, or with ``messages``.
+            model: See `tokenize`.
+
+        Raises:
+            SteerwardError: What the server or the connection failed with.
+        """
+        return await self._run(_wire.tokenize_call(items, model=model))
 
     async def models(self) -> list[ModelCard]:
         """Return the reward models of the server.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -16,27 +16,25 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from steerward.clients.arrays import ScoreArrays, check_packages
+from steerward.protocol.arrays import MEDIA_TYPE
 from steerward.protocol.errors import (
     ConnectionFailed,
     InvalidRequest,
     SteerwardError,
     error_from_body,
 )
-from steerward.protocol.scoring import (
-    Message,
-    ModelCard,
-    ModelList,
-    ScoreItem,
-    ScoreRequest,
-    ScoreResponse,
-)
+from steerward.protocol.items import Message, TextItem
+from steerward.protocol.scoring import ModelCard, ModelList, ScoreRequest, ScoreResponse
+from steerward.protocol.tokenization import TokenizedItem, TokenizeRequest, TokenizeResponse
 from steerward.protocol.validation import invalid_request
 
-AnswerT = TypeVar("AnswerT", bound=BaseModel)
+AnswerT = TypeVar("AnswerT")
+RequestT = TypeVar("RequestT", bound=BaseModel)
 
 Turn = Message | Mapping[str, str]
 Prompt = str | Sequence[Turn]
-Item = ScoreItem | Mapping[str, Any]
+Item = TextItem | TokenizedItem | Mapping[str, Any]
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 _BACKOFF_S = 0.5
@@ -49,11 +47,12 @@ _WAY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[AnswerT]):
-    """One request to make, and the type of its answer."""
+    """One request to make, and what reads its answer."""
 
     method: str
     path: str
-    answer: type[AnswerT]
+    read: Callable[[bytes], AnswerT]
+    """Returns the answer of a body, or raises `ValueError` if it is none."""
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     server_timeout_s: float | None = None
@@ -119,26 +118,59 @@ def score_call(items: Sequence[Item], **options: Any) -> Call[ScoreResponse]:
         InvalidRequest: If the request breaks the schema, or weights or a direction are none;
             nothing is sent then.
     """
+    return _score_call(ScoreResponse.model_validate_json, items, options)
+
+
+def arrays_call(items: Sequence[Item], **options: Any) -> Call[ScoreArrays]:
+    """Return the call that scores items and asks for the answer in arrays.
+
+    Raises:
+        ImportError: If a package that arrays need is missing.
+        InvalidRequest: As for `score_call`.
+    """
+    check_packages()
+    return _score_call(ScoreArrays.from_safetensors, items, options, accept=MEDIA_TYPE)
+
+
+def _score_call(
+    read: Callable[[bytes], AnswerT],
+    items: Sequence[Item],
+    options: Mapping[str, Any],
+    **headers: str,
+) -> Call[AnswerT]:
+    request = _request(ScoreRequest, items, options)
+    # JSON has no NaN and no infinity: they would arrive as null.
+    request.checked_weights()
+    request.unit_directions()
+    call = _post("/v1/score", request, read)
+    return replace(call, headers={**call.headers, **headers}, server_timeout_s=request.timeout_s)
+
+
+def tokenize_call(items: Sequence[Item], *, model: str | None) -> Call[TokenizeResponse]:
+    """Return the call that turns items into token ids.
+
+    Raises:
+        InvalidRequest: If the request breaks the schema; nothing is sent then.
+    """
+    request = _request(TokenizeRequest, items, {"model": model})
+    return _post("/v1/tokenize", request, TokenizeResponse.model_validate_json)
+
+
+def _request(schema: type[RequestT], items: Sequence[Item], options: Mapping[str, Any]) -> RequestT:
     try:
-        request = ScoreRequest.model_validate(
+        return schema.model_validate(
             {
-                "items": [_plain(item) for item in items],
+                "items": [_plain_item(item) for item in items],
                 **{name: value for name, value in options.items() if value is not None},
             }
         )
     except ValidationError as error:
         raise invalid_request(error.errors()) from error
-    # JSON has no NaN and no infinity: they would arrive as null.
-    request.checked_weights()
-    request.unit_directions()
-    return Call(
-        "POST",
-        "/v1/score",
-        ScoreResponse,
-        request.model_dump_json(exclude_none=True).encode(),
-        {"content-type": "application/json"},
-        request.timeout_s,
-    )
+
+
+def _post(path: str, request: BaseModel, read: Callable[[bytes], AnswerT]) -> Call[AnswerT]:
+    content = request.model_dump_json(exclude_none=True).encode()
+    return Call("POST", path, read, content, {"content-type": "application/json"})
 
 
 def prompt_item(prompt: Prompt, candidates: Sequence[str]) -> dict[str, Any]:
@@ -147,13 +179,17 @@ def prompt_item(prompt: Prompt, candidates: Sequence[str]) -> dict[str, Any]:
     return {"prompt": turns, "candidates": list(candidates)}
 
 
+def _plain_item(item: Item) -> dict[str, Any]:
+    return {"tokens": item.tokens} if isinstance(item, TokenizedItem) else _plain(item)
+
+
 def _plain(value: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     return value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else dict(value)
 
 
 def models_call() -> Call[ModelList]:
     """Return the call that lists the models."""
-    return Call("GET", "/v1/models", ModelList)
+    return Call("GET", "/v1/models", ModelList.model_validate_json)
 
 
 def model_call(name: str) -> Call[ModelCard]:
@@ -163,7 +199,7 @@ def model_call(name: str) -> Call[ModelCard]:
         InvalidRequest: If the name is no Unicode text.
     """
     try:
-        return Call("GET", f"/v1/models/{quote(name, safe='')}", ModelCard)
+        return Call("GET", f"/v1/models/{quote(name, safe='')}", ModelCard.model_validate_json)
     except UnicodeEncodeError as error:
         raise InvalidRequest(
             f"the name of the model is no Unicode text: {error.reason}", param="model"
@@ -180,7 +216,7 @@ def read_answer(call: Call[AnswerT], response: httpx.Response) -> AnswerT:
     request_id = response.headers.get("x-request-id")
     try:
         if response.is_success:
-            return call.answer.model_validate_json(response.content)
+            return call.read(response.content)
         body: object = response.json()
     except ValueError as error:
         if response.is_success:

@@ -1,14 +1,10 @@
-"""From outputs to the answer of a request: everything by name, nothing computed twice.
+"""From outputs to the scores of a request: each number computed once, for all candidates.
 
-The answer is built as plain mappings in the shape of `steerward.protocol.scoring.ScoreResponse`:
-they go straight to a fast JSON encoder.
-
-Axis legend: G candidates of an item, K objectives, V directions.
+Axis legend: N candidates of a request, G of an item, K objectives, V directions.
 """
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steerward.engine.arrays import ScoredArrays
 from steerward.engine.items import ItemOutput
 from steerward.models.packing import Group
 from steerward.models.reward_model import RewardModel
-from steerward.protocol.errors import InvalidDirection, NonFiniteScore
-from steerward.protocol.objectives import Objective
+from steerward.protocol.errors import InvalidDirection
 from steerward.protocol.scoring import ScoreRequest
 
 
 class AnswerBuilder:
-    """Builds the answer of one request.
+    """Builds the scores of one request.
 
     Args:
         model: That scores it.
@@ -49,27 +45,65 @@ class AnswerBuilder:
 
     def build(
         self, groups: Sequence[Sequence[Group]], outputs: Sequence[ItemOutput]
-    ) -> dict[str, Any]:
-        """Return the answer; `outputs` are in the order of the request's items.
+    ) -> ScoredArrays:
+        """Return the scores; `outputs` are in the order of the request's items.
 
         Raises:
             InvalidDirection: If weights or a direction lead to a number that is not finite.
-            NonFiniteScore: If a rating is not finite.
         """
-        items = [
-            self._item(index, item_groups, output)
-            for index, (item_groups, output) in enumerate(zip(groups, outputs, strict=True))
-        ]
-        answer: dict[str, Any] = {
+        explain = self._request.explain
+        rewards_NK = torch.cat([output.rewards_GK for output in outputs])
+        tokens = [len(suffix) for item in groups for group in item for suffix in group.suffixes]
+        return ScoredArrays(
+            summary=self._summary(groups, outputs),
+            objectives=self._model.objectives,
+            item_sizes=[len(output.rewards_GK) for output in outputs],
+            tokens_N=torch.tensor(tokens),
+            rewards_NK=rewards_NK,
+            scores_N=_joined([output.scores_G for output in outputs]),
+            weighted_scores_N=self._weighted_scores(rewards_NK),
+            direction_scores_NV=self._direction_scores(rewards_NK),
+            gates_NK=_joined([_rows(o.gates, o) for o in outputs]) if explain else None,
+            coefficients_NK=(
+                _joined([_rows(o.coefficients, o) for o in outputs]) if explain else None
+            ),
+            have_own_gates=[o.gates is not None and o.gates.dim() > 1 for o in outputs],
+            has_one_direction=self._is_single,
+            is_explained=explain,
+        )
+
+    def _summary(
+        self, groups: Sequence[Sequence[Group]], outputs: Sequence[ItemOutput]
+    ) -> dict[str, Any]:
+        summary: dict[str, Any] = {
             "id": f"score-{uuid.uuid4().hex}",
             "object": "score",
             "model": self._name,
             "weight_version": self._model.weight_version,
-            "items": items,
             "usage": _usage(groups, outputs),
         }
-        self._add_steering(answer)
-        return answer
+        if self._weights is not None and self._weighted_K is not None:
+            summary["weights"] = self._weights
+            by_name = self._model.objectives.by_name(self._weighted_K.tolist())
+            summary["weighted_coefficients"] = by_name
+        if self._directions:
+            used = [dict(direction.components) for direction in self._directions]
+            summary |= {"direction": used[0]} if self._is_single else {"directions": used}
+            has_reference = self._model.objectives.has_reference
+            summary["direction_scale"] = "standardised" if has_reference else "raw"
+        return summary
+
+    def _weighted_scores(self, rewards_NK: Tensor) -> Tensor | None:
+        if self._weighted_K is None:
+            return None
+        return _finite(rewards_NK.double() @ self._weighted_K, param="weights")
+
+    def _direction_scores(self, rewards_NK: Tensor) -> Tensor | None:
+        if not self._directions:
+            return None
+        place = "direction" if self._is_single else "directions"
+        scores_NV = self._model.direction_scores(rewards_NK, self._directions_VK)
+        return _finite(scores_NV, param=place)
 
     def _direction_matrix(self) -> Tensor:
         rows: list[list[float]] = []
@@ -86,86 +120,9 @@ class AnswerBuilder:
         coefficients_K = self._model.weighted_coefficients(shares).double() * largest
         return _finite(coefficients_K, param="weights")
 
-    def _add_steering(self, answer: dict[str, Any]) -> None:
-        if self._weights is not None and self._weighted_K is not None:
-            answer["weights"] = self._weights
-            answer["weighted_coefficients"] = self._by_name(self._weighted_K)
-        if self._directions:
-            used = [dict(direction.components) for direction in self._directions]
-            answer |= {"direction": used[0]} if self._is_single else {"directions": used}
-            has_reference = self._model.objectives.has_reference
-            answer["direction_scale"] = "standardised" if has_reference else "raw"
-
     @property
     def _is_single(self) -> bool:
         return self._request.direction is not None
-
-    def _item(self, index: int, groups: Sequence[Group], output: ItemOutput) -> dict[str, Any]:
-        tokens = [len(suffix) for group in groups for suffix in group.suffixes]
-        columns = self._columns(output)
-        item: dict[str, Any] = {"index": index}
-        if self._request.explain and output.gates is not None and output.gates.dim() == 1:
-            item["gates"] = self._by_name(output.gates)
-        item["candidates"] = [
-            {
-                "index": i,
-                "score": None if output.scores_G is None else output.scores_G[i].item(),
-                **{name: values[i] for name, values in columns.items()},
-                "tokens": tokens[i],
-            }
-            for i in range(len(tokens))
-        ]
-        return item
-
-    def _columns(self, output: ItemOutput) -> dict[str, list[Any]]:
-        """Return what each candidate gets, by key, as lists over the candidates."""
-        rewards_GK = output.rewards_GK
-        columns: dict[str, list[Any]] = {}
-        if self._directions:
-            place = "direction" if self._is_single else "directions"
-            scores_GV = _finite(
-                self._model.direction_scores(rewards_GK, self._directions_VK), param=place
-            ).tolist()
-            if self._is_single:
-                columns["direction_score"] = [row[0] for row in scores_GV]
-            else:
-                columns["direction_scores"] = scores_GV
-        if self._weighted_K is not None:
-            scores_G = _finite(rewards_GK.double() @ self._weighted_K, param="weights")
-            columns["weighted_score"] = scores_G.tolist()
-        columns["rewards"] = self._rows_by_name(rewards_GK)
-        if self._request.explain:
-            columns |= self._explanation(output)
-        return columns
-
-    def _explanation(self, output: ItemOutput) -> dict[str, list[Any]]:
-        rewards_GK = output.rewards_GK
-        columns: dict[str, list[Any]] = {"ratings": [self._ratings(row) for row in rewards_GK]}
-        if output.gates is not None and output.gates.dim() > 1:
-            columns["gates"] = self._rows_by_name(output.gates)
-        if output.coefficients is not None:
-            coefficients_GK = output.coefficients.expand_as(rewards_GK)
-            columns["coefficients"] = self._rows_by_name(coefficients_GK)
-            contributions_GK = coefficients_GK.double() * rewards_GK.double()
-            columns["contributions"] = self._rows_by_name(contributions_GK)
-        return columns
-
-    def _ratings(self, rewards_K: Tensor) -> dict[str, dict[str, float | str]]:
-        rewards = rewards_K.tolist()
-        return {
-            objective.name: {
-                "value": _rating(objective, rewards[k]),
-                "scale": objective.rating.label,
-            }
-            for k, objective in self._model.objectives.items()
-            if objective.rating is not None
-        }
-
-    def _by_name(self, values_K: Tensor) -> dict[str, float]:
-        return self._model.objectives.by_name(values_K.tolist())
-
-    def _rows_by_name(self, values_GK: Tensor) -> list[dict[str, float]]:
-        return [self._model.objectives.by_name(row) for row in values_GK.tolist()]
 
 
 def _finite(values: Tensor, *, param: str) -> Tensor:
@@ -183,12 +140,15 @@ def _finite(values: Tensor, *, param: str) -> Tensor:
     return values
 
 
-def _rating(objective: Objective, reward: float) -> float:
-    assert objective.rating is not None
-    value = objective.rating.value(reward)
-    if not math.isfinite(value):
-        raise NonFiniteScore(f"the rating of {objective.name!r} is not finite")
-    return value
+def _rows(values: Tensor | None, output: ItemOutput) -> Tensor | None:
+    """Return gates or coefficients with one row a candidate."""
+    return None if values is None else values.expand_as(output.rewards_GK)
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the tensors of all items as one; either each item has one, or none has."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
 
 
 def _usage(groups: Sequence[Sequence[Group]], outputs: Sequence[ItemOutput]) -> Mapping[str, int]:

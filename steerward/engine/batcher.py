@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from steerward.engine.items import Chunk
 from steerward.models.packing import Group
@@ -19,7 +18,7 @@ def split_group(group: Group, *, max_tokens: int) -> list[Group]:
     """
     room = max(max_tokens - len(group.prefix), max_tokens // 2)
     parts: list[Group] = []
-    suffixes: list[Sequence[int]] = []
+    suffixes: list[tuple[int, ...]] = []
     num_tokens = 0
     for suffix in group.suffixes:
         if suffixes and num_tokens + len(suffix) > room:

@@ -36,7 +36,8 @@ from steerward.protocol.errors import (
     NonFiniteScore,
     SteerwardError,
 )
-from steerward.protocol.scoring import ScoreItem, ScoreRequest
+from steerward.protocol.items import ScoreItem
+from steerward.protocol.scoring import ScoreRequest
 from steerward.protocol.validation import invalid_request
 
 # Rows that may be on their way at once: enough short ones to fill the batches of a GPU.

@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 from steerward.config import EngineConfig
 from steerward.engine.answer import AnswerBuilder
+from steerward.engine.arrays import ScoredArrays
 from steerward.engine.batcher import split_group
 from steerward.engine.items import Chunk, ItemOutput, ScoringItem
 from steerward.engine.observation import Observer
 from steerward.engine.runner import Runner
-from steerward.engine.tokenization import TokenizerPool, placed
+from steerward.engine.tokenization import TokenizerPool, placed, tokens_of
 from steerward.engine.worker import Worker
 from steerward.metrics import Metrics
 from steerward.models.packing import Group
@@ -32,7 +33,9 @@ from steerward.protocol.errors import (
     Overloaded,
     SteerwardError,
 )
+from steerward.protocol.items import TextItem
 from steerward.protocol.scoring import ModelCard, ScoreRequest
+from steerward.protocol.tokenization import TokenizeRequest
 
 State = Literal["starting", "ready", "draining", "failed", "stopped"]
 
@@ -42,10 +45,19 @@ _BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """An answer with the time it took, by stage, in seconds."""
+    """What a request was scored with, and the time it took, by stage, in seconds."""
 
-    answer: dict[str, Any]
+    arrays: ScoredArrays
     stages: dict[str, float]
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The answer by name.
+
+        Raises:
+            NonFiniteScore: If a rating is not finite.
+        """
+        return self.arrays.by_name()
 
 
 class Engine:
@@ -121,14 +133,14 @@ class Engine:
         await asyncio.shield(asyncio.wrap_future(self._warm))
 
     async def score(self, request: ScoreRequest) -> Scored:
-        """Return the answer of a request.
+        """Return the scores of a request.
 
         Raises:
             SteerwardError: Any of the request's, the queue's or the device's errors. No part of
                 an answer is returned if one candidate fails.
         """
         began_at = time.perf_counter()
-        self._check_size(request)
+        self._check_size(request.items)
         builder = AnswerBuilder(self.model, name=self.name, request=request)
         self._admit()
         limit_s = self._config.request_timeout_s
@@ -143,7 +155,7 @@ class Engine:
                 f"no scores after {timeout_s:g} s (timeout_s of the request, at most the "
                 f"server's {limit_s:g} s); send less at once or allow more time"
             ) from None
-        answer = builder.build(groups, outputs)
+        arrays = builder.build(groups, outputs)
         queue_s = max(output.queue_s for output in outputs)
         stages = {
             "tokenisation": tokenised_at - began_at,
@@ -152,7 +164,31 @@ class Engine:
             "total": time.perf_counter() - began_at,
         }
         self._observer.record_stages(stages)
-        return Scored(answer, stages)
+        return Scored(arrays, stages)
+
+    async def tokenize(self, request: TokenizeRequest) -> dict[str, Any]:
+        """Return the token ids of a request's items, as `score` would read them.
+
+        Raises:
+            SteerwardError: Any of the request's errors, or those of a queue that is full.
+        """
+        self._check_size(request.items)
+        self._admit()
+        limit_s = self._config.request_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                groups = await self._pool.encode(request.items)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"no token ids after {limit_s:g} s, the server's limit; send less at once"
+            ) from None
+        items = [tokens_of(self.model, i, item_groups) for i, item_groups in enumerate(groups)]
+        return {
+            "object": "tokens",
+            "model": self.name,
+            "weight_version": self.weight_version,
+            "items": items,
+        }
 
     def begin_drain(self) -> None:
         """Take no more requests; those in flight are finished."""
@@ -182,14 +218,14 @@ class Engine:
             queued_tokens=self.queued_tokens,
         )
 
-    def _check_size(self, request: ScoreRequest) -> None:
+    def _check_size(self, items: Sequence[TextItem]) -> None:
         config = self._config
-        if len(request.items) > config.max_items:
+        if len(items) > config.max_items:
             raise InputTooLong(
-                f"{len(request.items)} items, limit {config.max_items}; send several requests",
+                f"{len(items)} items, limit {config.max_items}; send several requests",
                 param="items",
             )
-        candidates = sum(len(item.answers) for item in request.items)
+        candidates = sum(item.num_candidates for item in items)
         if candidates > config.max_candidates:
             raise InputTooLong(
                 f"{candidates} candidates, limit {config.max_candidates}; send several requests",

@@ -4,12 +4,12 @@ Every backbone family whose layers call that interface computes packed batches u
 layout travels as a keyword argument of the model's forward. Exact: each token sees what it would
 see alone, whatever lies beside it, and whether an earlier batch had computed it.
 
-Axis legend: T packed tokens, S keys, A query heads, C channels of a head.
+Axis legend: T packed tokens, A query heads, C channels of a head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,11 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from steerward.kernels.prefix_attention.cascade import cascade_attention
-from steerward.kernels.prefix_attention.layout import AttentionLayout, QueryRun, Span
+from steerward.kernels.prefix_attention import AttentionLayout, LayoutTables, prefix_attention
 from steerward.models.packing import PackedBatch
 
 PACKED_ATTENTION = "steerward_packed"
@@ -36,13 +34,19 @@ class AttentionPass:
     """One packed batch on its way through the layers."""
 
     batch: PackedBatch
-    layout: AttentionLayout
     only_reads: bool = False
     """Let the last layer return hidden states at the read positions only."""
     only_keys: bool = False
     """Keep keys and values, and end the layer there."""
     keys_values: tuple[Tensor, Tensor] | None = None
-    """Those of the whole batch, for a pass in which only read positions are queries."""
+    """Those of the whole batch: queries are the read positions only."""
+
+    def layout_and_tables(self) -> tuple[AttentionLayout, LayoutTables | None]:
+        """Return what the queries of this pass see."""
+        batch = self.batch
+        if self.keys_values is None:
+            return batch.layout, batch.tables
+        return batch.read_layout, batch.read_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,37 +124,20 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
     if packed.only_keys:
         packed.keys_values = key, value
         raise KeysReady
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    rows = _Rows(module, packed.batch, key, value)
-    if sliding_window is not None and sliding_window >= _longest(packed.layout):
-        sliding_window = None
-    trains = torch.is_grad_enabled() and query.requires_grad
-    if query.device.type == "cpu" and not trains and sliding_window is None and softcap is None:
-        return cascade_attention(query, packed.layout, rows, scale=scale), None
-    # On a CPU the fused operator's backward takes longer than the plain products.
-    is_explicit = softcap is not None or (trains and query.device.type == "cpu")
-    runs = packed.layout.runs
-    mixed: list[Tensor] = []
-    for run, queries in zip(
-        runs, query.split([run.end - run.start for run in runs], dim=2), strict=True
-    ):
-        keys, values = rows.joined(run)
-        mask = _mask(run, keys, sliding_window)
-        if is_explicit:
-            mixed.append(_explicit(queries, keys, values, mask, scale, softcap))
-            continue
-        mixed.append(
-            scaled_dot_product_attention(
-                queries,
-                keys,
-                values,
-                attn_mask=mask,
-                is_causal=mask is None,
-                scale=scale,
-                enable_gqa=query.shape[1] != key.shape[1],
-            )
-        )
-    return torch.cat(mixed, dim=2).transpose(1, 2), None
+    key, value = _with_cached(module, packed.batch, key, value)
+    layout, tables = packed.layout_and_tables()
+    is_wide = sliding_window is None or sliding_window >= layout.longest
+    mixed = prefix_attention(
+        query,
+        key,
+        value,
+        layout,
+        tables,
+        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        sliding_window=None if is_wide else sliding_window,
+        softcap=softcap,
+    )
+    return mixed, None
 
 
 def _capture(module: nn.Module, batch: PackedBatch, key: Tensor, value: Tensor) -> None:
@@ -161,109 +148,26 @@ def _capture(module: nn.Module, batch: PackedBatch, key: Tensor, value: Tensor) 
         capture.keys_values.by_layer[_layer_index(module)] = kept
 
 
+def _with_cached(
+    module: nn.Module, batch: PackedBatch, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the keys and values that a batch sees: those of earlier batches, then its own."""
+    if not batch.cached:
+        return key, value
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    for span in batch.cached:
+        kept_key, kept_value = span.keys_values.by_layer[_layer_index(module)]
+        keys.append(kept_key[:, :, span.start : span.end])
+        values.append(kept_value[:, :, span.start : span.end])
+    return torch.cat((*keys, key), dim=2), torch.cat((*values, value), dim=2)
+
+
 def _layer_index(module: nn.Module) -> int:
     index = getattr(module, "layer_idx", None)
     if not isinstance(index, int):
         raise NotImplementedError("layers that do not know their index")
     return index
-
-
-class _Rows:
-    """Keys and values of a layer by their rows: those kept from earlier batches come first.
-
-    Rows are cut out once: runs and spans are the same stretches again and again, and where a
-    gradient is needed, one split has one concatenation for its gradient.
-    """
-
-    def __init__(self, module: nn.Module, batch: PackedBatch, key: Tensor, value: Tensor) -> None:
-        self._first = batch.num_cached_tokens
-        self._key, self._value = key, value
-        self._parts = self._split(batch.layout.runs)
-        row = 0
-        self._cached: list[tuple[Span, tuple[Tensor, Tensor]]] = []
-        for span in batch.cached:
-            keys, values = span.keys_values.by_layer[_layer_index(module)]
-            part = slice(span.start, span.end)
-            place = Span(row, row + span.end - span.start)
-            self._cached.append((place, (keys[:, :, part], values[:, :, part])))
-            row = place.end
-
-    def __call__(self, span: Span) -> tuple[Tensor, Tensor]:
-        """Return the rows of a span, (1, heads of keys, S, C) each."""
-        if span in self._parts:
-            return self._parts[span]
-        if span.start >= self._first:
-            part = slice(span.start - self._first, span.end - self._first)
-            return self._key[:, :, part], self._value[:, :, part]
-        inside = [pair for place, pair in self._cached if _is_within(place, span)]
-        self._parts[span] = _joined(inside)
-        return self._parts[span]
-
-    def joined(self, run: QueryRun) -> tuple[Tensor, Tensor]:
-        """Return all rows that a run sees, in order of their positions."""
-        return _joined([self(span) for span in (*run.spans, run.own)])
-
-    def _split(self, runs: Sequence[QueryRun]) -> dict[Span, tuple[Tensor, Tensor]]:
-        lengths = [run.end - run.start for run in runs]
-        keys, values = (tensor.split(lengths, dim=2) for tensor in (self._key, self._value))
-        return {run.own: pair for run, *pair in zip(runs, keys, values, strict=True)}
-
-
-def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    if len(pairs) == 1:
-        return pairs[0]
-    keys, values = zip(*pairs, strict=True)
-    return torch.cat(keys, dim=2), torch.cat(values, dim=2)
-
-
-def _is_within(one: Span, other: Span) -> bool:
-    return other.start <= one.start and one.end <= other.end
-
-
-def _longest(layout: AttentionLayout) -> int:
-    """Return the most keys that a query sees."""
-    return max(sum(span.end - span.start for span in (*run.spans, run.own)) for run in layout.runs)
-
-
-def _mask(run: QueryRun, keys: Tensor, sliding_window: int | None) -> Tensor | None:
-    """Return the (queries, S) mask of a run, or None where plain causality says it."""
-    length, num_keys = run.end - run.start, keys.shape[2]
-    window = num_keys if sliding_window is None else sliding_window
-    if length == num_keys and num_keys <= window:
-        return None
-    # Row s of the run stands at position num_keys - length + s.
-    rows = torch.arange(num_keys - length, num_keys, device=keys.device)[:, None]
-    columns = torch.arange(num_keys, device=keys.device)[None, :]
-    return (columns <= rows) & (columns > rows - window)
-
-
-def _explicit(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    mask: Tensor | None,
-    scale: float,
-    softcap: float | None,
-) -> Tensor:
-    """Attention as plain products, with Gemma 2's soft cap that no fused operator has."""
-    repeats = query.shape[1] // keys.shape[1]
-    if repeats > 1:
-        keys = keys.repeat_interleave(repeats, dim=1)
-        values = values.repeat_interleave(repeats, dim=1)
-    if mask is None:
-        size = query.shape[2]
-        mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()
-    bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device)
-    bias = bias.masked_fill(~mask, float("-inf"))
-    if softcap is None:
-        scores = torch.baddbmm(
-            bias.expand(query.shape[1], -1, -1), query[0], keys[0].mT, alpha=scale
-        )
-        weights = torch.softmax(scores, dim=-1)
-    else:
-        scores = torch.tanh(query[0] @ keys[0].mT * scale / softcap) * softcap + bias
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return torch.bmm(weights, values[0])[None]
 
 
 def _no_mask(*_: Any, local_size: int | None = None, **__: Any) -> None:

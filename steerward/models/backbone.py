@@ -184,7 +184,7 @@ class Backbone(nn.Module):
             input_ids=batch.input_ids_T[None],
             position_ids=batch.position_ids_T[None],
             use_cache=False,
-            packed=AttentionPass(batch, batch.layout, only_reads=only_reads),
+            packed=AttentionPass(batch, only_reads=only_reads),
         )
         return output.last_hidden_state[0]
 

@@ -120,6 +120,26 @@ class ChatEncoder:
         for answer in answers:
             yield self._encode_one([*context, {"role": "assistant", "content": answer}], memo)
 
+    def check_opening(self, ids: Sequence[int]) -> None:
+        """Refuse ids of a whole conversation that open otherwise than `encode` lets them.
+
+        Raises:
+            InvalidRequest: If the BOS token is doubled, or missing where the tokenizer adds it.
+        """
+        if self._begins_with_two_bos(ids):
+            raise InvalidRequest(
+                f"the conversation begins with two BOS tokens ({self._bos_id}); send one: the chat "
+                "template and the tokenizer have each added theirs"
+            )
+        if self._adds_bos and ids[0] != self._bos_id:
+            raise InvalidRequest(
+                f"the conversation begins with token {ids[0]}, and this model reads none without "
+                f"its BOS token; put {self._bos_id} first"
+            )
+
+    def _begins_with_two_bos(self, ids: Sequence[int]) -> bool:
+        return self._bos_id is not None and list(ids[:2]) == [self._bos_id] * 2
+
     def _encode_one(
         self, turns: Sequence[Turn], memo: dict[tuple[bool, str], Encoding]
     ) -> EncodedConversation:
@@ -151,7 +171,7 @@ class ChatEncoder:
     def _with_one_bos(
         self, ids: list[int], prompt_length: int, gating_position: int
     ) -> EncodedConversation:
-        if self._bos_id is not None and ids[:2] == [self._bos_id] * 2:
+        if self._begins_with_two_bos(ids):
             raise CheckpointRefused("the chat template begins with two BOS tokens; remove one")
         if self._adds_bos and ids[0] != self._bos_id:
             assert self._bos_id is not None

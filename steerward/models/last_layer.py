@@ -36,7 +36,7 @@ def prune_last_layer(layers: nn.ModuleList) -> None:
             return whole(hidden_states, *args, **keywords)
         if not packed.only_reads:
             return whole(hidden_states, *args, packed=packed, **keywords)
-        keys = AttentionPass(packed.batch, packed.batch.layout, only_keys=True)
+        keys = AttentionPass(packed.batch, only_keys=True)
         try:
             whole(hidden_states, *args, packed=keys, **keywords)
         except KeysReady:
@@ -46,7 +46,7 @@ def prune_last_layer(layers: nn.ModuleList) -> None:
         batch = packed.batch
         if not len(batch.read_positions_R):
             return hidden_states[:, :0]
-        reads = AttentionPass(batch, batch.read_layout, keys_values=keys.keys_values)
+        reads = AttentionPass(batch, keys_values=keys.keys_values)
         num_tokens = hidden_states.shape[1]
         rows = batch.read_positions_R
         args = tuple(_read(value, num_tokens, rows) for value in args)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from steerward.kernels.prefix_attention.layout import AttentionLayout
+from steerward.kernels.prefix_attention import AttentionLayout, LayoutTables
 from steerward.models.chat import EncodedConversation
 from steerward.models.key_values import CachedSpan, Capture, GateSlot
 
@@ -52,6 +52,9 @@ class PackedBatch:
     """Read position of the gating token of each prompt whose gates are not known yet."""
     prompt_index_N: Tensor
     """Row of each candidate in the gates: first those of `gating_rows_P`, then the known ones."""
+    tables: LayoutTables | None = None
+    """The layouts as the kernel reads them, where there is one."""
+    read_tables: LayoutTables | None = None
     cached: tuple[CachedSpan, ...] = ()
     captures: tuple[Capture, ...] = ()
     gate_slots: tuple[GateSlot, ...] = ()
@@ -87,18 +90,30 @@ class PackedBatch:
         """Return the batch on a device, moved by one copy."""
         if device.type == "cpu":
             return self
-        names = (
-            "input_ids_T",
-            "position_ids_T",
-            "read_positions_R",
-            "last_rows_N",
-            "gating_rows_P",
-            "prompt_index_N",
-        )
-        parts: list[Tensor] = [getattr(self, name) for name in names]
+        tables = LayoutTables.build(self.layout), LayoutTables.build(self.read_layout)
+        parts: list[Tensor] = [
+            *(getattr(self, name) for name in _TENSORS),
+            *(vector for each in tables for vector in (each.runs, each.spans, each.blocks)),
+        ]
         staged = torch.cat(parts).pin_memory().to(device, non_blocking=True)
         moved = staged.split([part.shape[0] for part in parts])
-        return replace(self, **dict(zip(names, moved, strict=True)))
+        count = len(_TENSORS)
+        return replace(
+            self,
+            **dict(zip(_TENSORS, moved[:count], strict=True)),
+            tables=LayoutTables(*moved[count : count + 3]),
+            read_tables=LayoutTables(*moved[count + 3 :]),
+        )
+
+
+_TENSORS = (
+    "input_ids_T",
+    "position_ids_T",
+    "read_positions_R",
+    "last_rows_N",
+    "gating_rows_P",
+    "prompt_index_N",
+)
 
 
 def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:

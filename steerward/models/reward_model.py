@@ -20,7 +20,14 @@ from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, PackedBatch, group_conversations
 from steerward.models.plan import BatchPlan
 from steerward.models.prefix_tree import PrefixTree
-from steerward.protocol.errors import CheckpointRefused, InputTooLong, NonFiniteScore
+from steerward.protocol.errors import (
+    CheckpointRefused,
+    InputTooLong,
+    InvalidRequest,
+    NonFiniteScore,
+    brief,
+)
+from steerward.protocol.items import PromptTokens
 from steerward.protocol.objectives import ObjectiveSet
 
 
@@ -89,6 +96,11 @@ class RewardModel(nn.Module):
         """Whether gates and coefficients are those of a prompt, shared by its candidates."""
         return self.gate is None or self.gate.reads == "prompt"
 
+    @property
+    def gate_reads_prompt(self) -> bool:
+        """Whether there is a gate that reads a token of the prompt."""
+        return self.gate is not None and self.gate.reads == "prompt"
+
     def limit_input(self, max_input_tokens: int) -> None:
         """Refuse inputs above a limit of the user's.
 
@@ -116,15 +128,54 @@ class RewardModel(nn.Module):
     ) -> Iterator[EncodedConversation]:
         """Yield what `encode` returns; after one that is too long, nothing more is encoded."""
         for i, conversation in enumerate(self.chat.encode_each(context, answers)):
-            length = len(conversation.ids)
-            if length > self.max_input_tokens:
-                raise InputTooLong(
-                    f"prompt and candidate have {length:,} tokens "
-                    f"({conversation.prompt_length:,} + {length - conversation.prompt_length:,}), "
-                    f"limit {self.max_input_tokens:,}; shorten them, they are never cut here",
-                    param=f"candidates[{i}]",
-                )
+            self._check_length(i, len(conversation.ids), prompt_length=conversation.prompt_length)
             yield conversation
+
+    def group_tokens(self, tokens: PromptTokens) -> Group:
+        """Return the group of a prompt and candidates that come as ids, exactly as they are.
+
+        Raises:
+            InvalidRequest: If an id is not in the vocabulary, a conversation opens otherwise than
+                the tokenizer lets it, or the gate's position is needed and missing.
+            InputTooLong: If a conversation is longer than `max_input_tokens`.
+        """
+        prompt, candidates = tokens.prompt, tokens.candidates
+        for i, candidate in enumerate(candidates):
+            length = len(prompt) + len(candidate)
+            self._check_length(i, length, prompt_length=len(prompt))
+        self._check_vocabulary(prompt, param="prompt")
+        for i, candidate in enumerate(candidates):
+            self._check_vocabulary(candidate, param=f"candidates[{i}]")
+            self.chat.check_opening([*prompt[:2], *candidate[:1]])
+        if tokens.gating_position is None and self.gate_reads_prompt:
+            raise InvalidRequest(
+                "the gate of this reward model reads a token of the prompt; give its index in "
+                "prompt, that of the token that closes the turn before the candidate, as "
+                "gating_position: it is never searched for (POST /v1/tokenize tells it)",
+                param="gating_position",
+            )
+        # Without a gate that reads it, any position is as good.
+        suffixes = [tuple(candidate) for candidate in candidates]
+        return Group(tuple(prompt), suffixes, tokens.gating_position or 0)
+
+    def _check_length(self, candidate: int, length: int, *, prompt_length: int) -> None:
+        if length > self.max_input_tokens:
+            raise InputTooLong(
+                f"prompt and candidate have {length:,} tokens "
+                f"({prompt_length:,} + {length - prompt_length:,}), limit "
+                f"{self.max_input_tokens:,}; shorten them, they are never cut here",
+                param=f"candidates[{candidate}]",
+            )
+
+    def _check_vocabulary(self, ids: Sequence[int], *, param: str) -> None:
+        size = self.backbone.vocabulary_size
+        if min(ids) < 0 or max(ids) >= size:
+            place = next(i for i, token_id in enumerate(ids) if not 0 <= token_id < size)
+            raise InvalidRequest(
+                f"token id {brief(str(ids[place]))} is not in the vocabulary of this reward model, "
+                f"0 to {size - 1:,}; use the ids of its own tokenizer (POST /v1/tokenize)",
+                param=f"{param}[{place}]",
+            )
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> RewardOutput:
@@ -169,11 +220,13 @@ class RewardModel(nn.Module):
         Args:
             tree: Prompts that are known already; none by default.
         """
-        return BatchPlan(tree or PrefixTree(), needs_gates=self._reads_prompts)
+        return BatchPlan(tree or PrefixTree(), needs_gates=self.gate_reads_prompt)
 
     def gate_rows(self, batch: PackedBatch) -> Tensor:
         """Return the row of each candidate in the gates and coefficients of a batch."""
-        return batch.prompt_index_N if self._reads_prompts else torch.arange(batch.num_candidates)
+        return (
+            batch.prompt_index_N if self.gate_reads_prompt else torch.arange(batch.num_candidates)
+        )
 
     def score(self, groups: Sequence[Group]) -> RewardOutput:
         """Return the output of groups in host memory, with gates for each candidate.
@@ -192,10 +245,6 @@ class RewardModel(nn.Module):
         if broken:
             raise NonFiniteScore(f"candidate {broken[0]} of the batch has NaN or infinite rewards")
         return output
-
-    @property
-    def _reads_prompts(self) -> bool:
-        return self.gate is not None and self.gate.reads == "prompt"
 
     def _prompt_gates(self, gate: GatingNetwork, hidden_RH: Tensor, batch: PackedBatch) -> Tensor:
         """Return gates of the prompts that are read now, then those of prompts read before."""

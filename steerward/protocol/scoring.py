@@ -1,77 +1,24 @@
-"""What crosses the wire when candidates are scored: request, answer, usage.
-
-Requests refuse unknown keys; answers may grow, so the answer types keep keys they do not know.
-"""
+"""What crosses the wire when candidates are scored: request, answer, usage."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from steerward.protocol.directions import PreferenceDirection, check_weights
+from steerward.protocol.items import ScoreItem
 from steerward.protocol.objectives import Objective
+from steerward.protocol.wire import AnswerModel, RequestModel, Text, num_keys
 
-Role = Literal["system", "user", "assistant", "tool"]
-
-
-# pydantic reports every wrong element and key, each with memory of its own: a body of millions
-# of them must end at the first, so lists fail fast and mappings have a limit.
-_MOST_KEYS = 32
+# As `RequestModel`: each wrong key would be reported, with memory of its own.
 _MOST_OBJECTIVES = 1024
 
 
-def _num_keys(value: object) -> int:
-    return len(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else 0
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_few_keys(cls, value: object) -> object:
-        if _num_keys(value) > _MOST_KEYS:
-            known = ", ".join(cls.model_fields)
-            raise ValueError(
-                f"{_num_keys(value):,} keys; the known ones are {known}; remove the others"
-            )
-        return value
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-
-def _check_unicode(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"not Unicode text: a lone surrogate at position {error.start}; send whole characters"
-        ) from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_check_unicode)]
-"""Text that a tokenizer can read; JSON escapes can spell what is none."""
-
-
 def _check_number_of_objectives(value: object) -> object:
-    if _num_keys(value) > _MOST_OBJECTIVES:
+    if num_keys(value) > _MOST_OBJECTIVES:
         raise ValueError(
-            f"{_num_keys(value):,} objectives, limit {_MOST_OBJECTIVES:,}; name only those that "
+            f"{num_keys(value):,} objectives, limit {_MOST_OBJECTIVES:,}; name only those that "
             "the reward model has"
         )
     return value
@@ -85,110 +32,6 @@ Weights = Annotated[dict[Text, _NotNegative], _FewObjectives]
 """Numbers by objective, none below 0, which `check_weights` refuses with the way out."""
 
 
-class Message(_Request):
-    """One turn of a conversation."""
-
-    role: Role
-    content: Text
-    """Plain text. Special-token text inside it is scored as text."""
-
-
-def _prompt_form(value: object) -> str:
-    """Tell the two forms of a prompt apart, so that errors speak of the one that was meant."""
-    return "text" if isinstance(value, str) else "turns"
-
-
-Prompt = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[Message], Field(fail_fast=True), Tag("turns")],
-    Discriminator(_prompt_form),
-]
-
-
-_TWO_FORMS: dict[str, Any] = {
-    "oneOf": [
-        {
-            "title": "Prompt and candidates",
-            "required": ["prompt", "candidates"],
-            "properties": {
-                "prompt": {"type": ["string", "array"], "pattern": r"\S"},
-                "candidates": {"type": "array"},
-                "messages": {"type": "null"},
-            },
-        },
-        {
-            "title": "Messages",
-            "required": ["messages"],
-            "properties": {
-                "prompt": {"type": "null"},
-                "candidates": {"type": "null"},
-                "messages": {"type": "array"},
-            },
-        },
-    ]
-}
-
-
-class ScoreItem(_Request):
-    """One prompt with the candidates that answer it, or one whole conversation."""
-
-    model_config = ConfigDict(json_schema_extra=_TWO_FORMS)
-
-    prompt: Prompt | None = None
-    """A string (one user turn), or messages that end with a user or tool turn."""
-    candidates: list[Text] | None = Field(default=None, min_length=1, fail_fast=True)
-    """Answers to the prompt, scored side by side; the prompt is computed once."""
-    messages: list[Message] | None = Field(default=None, min_length=1, fail_fast=True)
-    """A whole conversation that ends with the assistant's turn, the only candidate."""
-
-    @model_validator(mode="after")
-    def _is_one_form(self) -> ScoreItem:
-        if self.messages is not None:
-            if self.prompt is not None or self.candidates is not None:
-                raise ValueError("give either prompt and candidates, or messages, not both")
-            _check_turns(self.messages[:-1], last=self.messages[-1])
-        elif self.prompt is None or self.candidates is None:
-            raise ValueError("give prompt and candidates together, or messages")
-        elif isinstance(self.prompt, str):
-            if not self.prompt.strip():
-                raise ValueError("the prompt is empty; a score needs a user turn to judge by")
-        else:
-            _check_turns(self.prompt, last=None)
-        return self
-
-    @property
-    def context(self) -> list[Message]:
-        """The turns before the candidate."""
-        if self.messages is not None:
-            return self.messages[:-1]
-        if isinstance(self.prompt, str):
-            return [Message(role="user", content=self.prompt)]
-        return list(self.prompt or [])
-
-    @property
-    def answers(self) -> list[str]:
-        """The candidates, whichever form the item has."""
-        if self.messages is not None:
-            return [self.messages[-1].content]
-        return list(self.candidates or [])
-
-
-def _check_turns(context: list[Message], *, last: Message | None) -> None:
-    if last is not None and last.role != "assistant":
-        raise ValueError(
-            f"messages end with a {last.role} turn; end them with the assistant's turn to be "
-            "scored, or send prompt and candidates"
-        )
-    if not any(message.role == "user" for message in context):
-        raise ValueError("there is no user turn before the candidate; add the prompt as one")
-    if context[-1].role not in ("user", "tool"):
-        raise ValueError(
-            f"the turn before the candidate is a {context[-1].role} turn; "
-            "a candidate answers a user or tool turn"
-        )
-    if not context[-1].content.strip():
-        raise ValueError("the turn before the candidate is empty; there is nothing to judge by")
-
-
 _ONE_WAY_TO_STEER: dict[str, Any] = {
     "not": {
         "required": ["direction", "directions"],
@@ -197,7 +40,7 @@ _ONE_WAY_TO_STEER: dict[str, Any] = {
 }
 
 
-class ScoreRequest(_Request):
+class ScoreRequest(RequestModel):
     """Body of ``POST /v1/score``."""
 
     model_config = ConfigDict(json_schema_extra=_ONE_WAY_TO_STEER)
@@ -249,14 +92,14 @@ class ScoreRequest(_Request):
         ]
 
 
-class Rating(_Answer):
+class Rating(AnswerModel):
     """A reward on the scale of the ratings it was trained on."""
 
     value: float
     scale: str
 
 
-class CandidateScore(_Answer):
+class CandidateScore(AnswerModel):
     """The scores of one candidate. Mappings are by objective, in head order."""
 
     index: int
@@ -282,7 +125,7 @@ class CandidateScore(_Answer):
     """Gates of this candidate, for checkpoints whose gate reads the candidate."""
 
 
-class ItemScore(_Answer):
+class ItemScore(AnswerModel):
     """The scores of one item, candidates in request order."""
 
     index: int
@@ -291,7 +134,7 @@ class ItemScore(_Answer):
     """Gates of the prompt, for checkpoints whose gate reads the prompt only."""
 
 
-class Usage(_Answer):
+class Usage(AnswerModel):
     """Tokens of one request. Prompt tokens are counted once an item."""
 
     prompt_tokens: int
@@ -304,15 +147,14 @@ class Usage(_Answer):
     total_tokens: int
 
 
-class ScoreResponse(_Answer):
-    """Answer of ``POST /v1/score``."""
+class ScoreSummary(AnswerModel):
+    """What an answer says of the request as a whole, in every encoding."""
 
     id: str
     object: Literal["score"] = "score"
     model: str
     weight_version: str
     """Identity of the weights that gave these numbers."""
-    items: list[ItemScore]
     usage: Usage
     weights: dict[str, float] | None = None
     """The weights as used."""
@@ -325,7 +167,13 @@ class ScoreResponse(_Answer):
     the dot product with a direction, or taken raw."""
 
 
-class ModelCard(_Answer):
+class ScoreResponse(ScoreSummary):
+    """Answer of ``POST /v1/score``."""
+
+    items: list[ItemScore]
+
+
+class ModelCard(AnswerModel):
     """One entry of ``GET /v1/models``."""
 
     id: str
@@ -348,7 +196,7 @@ class ModelCard(_Answer):
     """Tokens that wait for the device now."""
 
 
-class ModelList(_Answer):
+class ModelList(AnswerModel):
     """Answer of ``GET /v1/models``."""
 
     object: Literal["list"] = "list"

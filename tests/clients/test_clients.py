@@ -19,7 +19,7 @@ from steerward.protocol.errors import (
     Unauthorized,
     UnknownObjective,
 )
-from steerward.protocol.scoring import Message, ScoreItem
+from steerward.protocol.items import Message, ScoreItem
 from tests.golden_cases import GOLDEN_TOLERANCE, golden_cases
 from tests.server.conftest import StartApp, start_app
 

@@ -25,7 +25,7 @@ def build(model: RewardModel, *rewards: float, **fields: Any) -> dict[str, Any]:
     rewards_K = [*rewards, *[rewards[-1]] * (len(model.objectives) - len(rewards))]
     output = ItemOutput(torch.tensor([rewards_K]), None, None, None, 0, 0, 0.0, 0.0)
     builder = AnswerBuilder(model, name="m", request=request(**fields))
-    return builder.build([[GROUP]], [output])["items"][0]["candidates"][0]
+    return builder.build([[GROUP]], [output]).by_name()["items"][0]["candidates"][0]
 
 
 def test_weights_beyond_float32_give_finite_scores(armorm: RewardModel) -> None:
@@ -101,7 +101,7 @@ def test_directions_become_vectors_once_however_many_items_there_are(
     builder = AnswerBuilder(armorm, name="m", request=request(items=items, directions=directions))
     rewards_GK = torch.rand(1, 19)
     output = ItemOutput(rewards_GK, None, None, None, 0, 0, 0.0, 0.0)
-    answer = builder.build([[GROUP]] * 5, [output] * 5)
+    answer = builder.build([[GROUP]] * 5, [output] * 5).by_name()
     assert VECTORS == ["directions[0]", "directions[1]"]
     expected = [float(rewards_GK[0, 0]), -float(rewards_GK[0, 1])]
     for item in answer["items"]:

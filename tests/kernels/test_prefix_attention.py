@@ -14,12 +14,26 @@ from steerward.kernels.prefix_attention import (
     LayoutTables,
     QueryRun,
     Span,
+    cascade,
     prefix_attention,
+    reference,
 )
 
 from .attention_cases import LAYOUTS, OPTIONS, inputs, layouts, numpy_attention
 from .cases import DTYPES, dtype_name
 from .tolerances import assert_matches_rounded
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
+def test_the_definition_matches_float64_numpy(
+    layout: AttentionLayout, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    tensors = inputs(layout, dtype=dtype).as_tuple()
+    options = {"sliding_window": None, "softcap": None, **options}
+    mixed = reference.prefix_attention(*tensors, layout, scale=0.3, **options)
+    assert_matches_rounded(mixed, numpy_attention(*tensors, layout, scale=0.3, **options))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -52,6 +66,41 @@ def test_any_layout_matches_float64_numpy(
     options: dict[str, Any] = {"scale": 0.3, "sliding_window": sliding_window}
     mixed = prefix_attention(*tensors, layout, **options)
     assert_matches_rounded(mixed, numpy_attention(*tensors, layout, **options))
+
+
+@pytest.mark.parametrize("layout", [LAYOUTS[name] for name in LAYOUTS if name != "empty"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_gradients_are_those_of_the_definition(
+    layout: AttentionLayout, options: dict[str, Any]
+) -> None:
+    options = {"sliding_window": None, "softcap": None, **options}
+    gradients: list[list[torch.Tensor]] = []
+    for function in (prefix_attention, reference.prefix_attention):
+        tensors = [tensor.requires_grad_() for tensor in inputs(layout).as_tuple()]
+        mixed = function(*tensors, layout, scale=0.3, **options)
+        loss = (mixed * torch.arange(mixed.numel()).reshape(mixed.shape).cos()).sum()
+        gradients.append(list(torch.autograd.grad(loss, tensors)))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_possible"),
+    [(name, name in ("group", "nested", "one token", "single")) for name in LAYOUTS],
+)
+def test_the_cascade_takes_what_the_fused_operator_can(name: str, is_possible: bool) -> None:
+    assert cascade.is_possible(LAYOUTS[name]) is is_possible
+
+
+def test_a_span_is_one_call_for_all_that_see_it() -> None:
+    prompt, reply = Span(0, 37), Span(37, 50)
+    assert cascade.shared_spans(LAYOUTS["nested"]) == [
+        (prompt, 37, 61),
+        (reply, 50, 61),
+        (Span(0, 20), 61, 70),
+        (Span(40, 45), 61, 70),
+        (Span(50, 61), 61, 70),
+    ]
 
 
 def test_gradients_reach_queries_keys_and_values() -> None:

@@ -15,7 +15,13 @@ from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, group_conversations
 from steerward.models.reward_model import RewardModel
 from steerward.protocol.directions import PreferenceDirection
-from steerward.protocol.errors import InputTooLong, NonFiniteScore, UnknownObjective
+from steerward.protocol.errors import (
+    InputTooLong,
+    InvalidRequest,
+    NonFiniteScore,
+    UnknownObjective,
+)
+from steerward.protocol.items import PromptTokens
 from tests.golden_cases import GOLDEN_NAMES, GOLDEN_TOLERANCE, golden_cases
 
 OTHERS = ("Another answer.", "", "No, I would rather not say anything about that at all.")
@@ -208,6 +214,94 @@ def test_nothing_is_encoded_after_an_over_long_candidate(armorm: RewardModel) ->
     with pytest.raises(InputTooLong):
         armorm.encode([{"role": "user", "content": "hi"}], answers)
     assert answers.num_read == 2
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_ids_of_the_published_code_have_its_scores(
+    golden_models: dict[str, RewardModel], name: str
+) -> None:
+    model = golden_models[name]
+    for case in golden_cases(name):
+        ids = case["input_ids"]
+        *context, last = case["messages"]
+        (conversation,) = model.encode(context, [last["content"]])
+        position = conversation.gating_position
+        # Where the prompt ends is the sender's choice, as long as it holds the gate's token.
+        for cut in {len(ids) // 2, len(ids) - 1}:
+            cut = max(cut, position + 1)
+            tokens = PromptTokens(
+                prompt=ids[:cut], candidates=[ids[cut:]], gating_position=position
+            )
+            assert_case(model, model.score([model.group_tokens(tokens)]), 0, 0, case)
+
+
+BOS = 1018
+GOOD: dict[str, Any] = {"prompt": [BOS, 5, 7], "candidates": [[8], [9, 2]], "gating_position": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "words"),
+    [
+        ({"prompt": [BOS, -1, 7]}, "prompt[1]", r"-1 is not in the vocabulary.* 0 to 1,023"),
+        ({"prompt": [BOS, 5, 1024]}, "prompt[2]", r"1024 is not in the vocabulary"),
+        ({"candidates": [[8], [9, 10**90]]}, "candidates[1][1]", r"10{70,79}… is not in"),
+        ({"prompt": [BOS, BOS, 7]}, None, "two BOS tokens .1018.; send one"),
+        ({"prompt": [5, 5, 7]}, None, "begins with token 5.*put 1018 first"),
+        (
+            {"prompt": [BOS], "candidates": [[8], [BOS, 3]], "gating_position": 0},
+            None, "two BOS tokens",
+        ),
+        ({"gating_position": None}, "gating_position", "never searched for"),
+    ],
+)  # fmt: skip
+def test_bad_ids_are_refused_with_their_place(
+    armorm: RewardModel, change: dict[str, Any], param: str | None, words: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        armorm.group_tokens(PromptTokens.model_validate({**GOOD, **change}))
+    assert caught.value.param == param
+
+
+def test_over_long_ids_are_refused_with_both_lengths(armorm: RewardModel) -> None:
+    full = armorm.max_input_tokens
+    armorm.group_tokens(PromptTokens(**{**GOOD, "candidates": [[1] * (full - 3)]}))
+    with pytest.raises(InputTooLong, match=r"2,049 tokens \(3 \+ 2,046\), limit 2,048") as caught:
+        armorm.group_tokens(PromptTokens(**{**GOOD, "candidates": [[1], [1] * (full - 2)]}))
+    assert caught.value.param == "candidates[1]"
+
+
+@pytest.mark.parametrize("name", sorted({*GOLDEN_NAMES} - {"armorm", "qrm"}))
+def test_position_is_needed_only_where_a_gate_reads_it(
+    golden_models: dict[str, RewardModel], name: str
+) -> None:
+    model = golden_models[name]
+    groups = [
+        model.group_tokens(PromptTokens(**{**GOOD, "gating_position": position}))
+        for position in (None, 0, 2)
+    ]
+    first, *others = (model.score([group]).rewards_NK for group in groups)
+    assert all(torch.equal(first, other) for other in others)
+
+
+@settings(max_examples=30, deadline=None)
+@given(ids=st.lists(st.integers(-5, 1030), min_size=2, max_size=12), data=st.data())
+def test_ids_become_a_group_as_they_are_or_are_refused(
+    golden_models: dict[str, RewardModel], ids: list[int], data: st.DataObject
+) -> None:
+    ids = [BOS, *ids]
+    cut = data.draw(st.integers(1, len(ids) - 1))
+    position = data.draw(st.integers(0, cut - 1))
+    tokens = PromptTokens(prompt=ids[:cut], candidates=[ids[cut:]], gating_position=position)
+    is_good = all(0 <= token_id < 1024 for token_id in ids) and ids[1] != BOS
+    try:
+        group = golden_models["armorm"].group_tokens(tokens)
+    except InvalidRequest:
+        assert not is_good
+    else:
+        assert is_good
+        assert (group.prefix, group.suffixes, group.gating_position) == (
+            ids[:cut], [ids[cut:]], position,
+        )  # fmt: skip
 
 
 def test_longest_allowed_input_is_scored_whole(armorm: RewardModel) -> None:

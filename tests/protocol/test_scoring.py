@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from steerward.protocol.scoring import ScoreItem, ScoreRequest
+from steerward.protocol.scoring import ScoreRequest
 from steerward.protocol.validation import invalid_request
 
 USER = {"role": "user", "content": "hi"}
@@ -33,6 +33,7 @@ def problem(body: Any) -> tuple[str | None, str]:
         ({"items": [{"prompt": " \n", "candidates": ["a"]}]}, "items[0]", "prompt is empty"),
         ({"items": [ITEM, {"prompt": [], "candidates": ["a"]}]}, "items[1]", "no user turn"),
         ({"items": [{**ITEM, "messages": [USER, ASSISTANT]}]}, "items[0]", "not both"),
+        ({"items": [{"tokens": {}}]}, "items[0].tokens.prompt", "required"),
         ({"items": [{"messages": [USER]}]}, "items[0]", "ends? with"),
         ({"items": [{"messages": [ASSISTANT]}]}, "items[0]", "no user turn"),
         (
@@ -85,6 +86,9 @@ def test_values_are_never_repeated_in_messages() -> None:
         {"items": [{"prompt": "hi", "candidates": [1] * 2000}]},
         {"items": [{"prompt": [1] * 2000, "candidates": ["yo"]}]},
         {"items": [{"messages": [1] * 2000}]},
+        {"items": [{"tokens": {"prompt": ["a"] * 2000, "candidates": [[1]]}}]},
+        {"items": [{"tokens": {"prompt": [1], "candidates": ["a"] * 2000}}]},
+        {"items": [{"tokens": {"prompt": [1], "candidates": [["a"] * 2000] * 2000}}]},
         {"items": [ITEM], "directions": [1] * 200},
         {"items": [ITEM], "directions": [{f"o{i}": "" for i in range(2000)}] * 200},
         {"items": [ITEM], "direction": {f"o{i}": "" for i in range(2000)}},
@@ -93,7 +97,8 @@ def test_values_are_never_repeated_in_messages() -> None:
         {"items": [{**ITEM, **{f"key{i}": 0 for i in range(2000)}}]},
     ],
     ids=[
-        "items", "candidates", "turns", "messages", "directions", "directions-values",
+        "items", "candidates", "turns", "messages", "prompt-ids", "candidates-ids",
+        "ids-of-candidates", "directions", "directions-values",
         "direction-values", "weights-values", "keys", "item-keys",
     ],
 )  # fmt: skip
@@ -102,32 +107,3 @@ def test_a_body_of_wrong_parts_is_given_up_at_the_first(body: Any) -> None:
     with pytest.raises(ValidationError) as caught:
         ScoreRequest.model_validate(body)
     assert caught.value.error_count() == 1
-
-
-def test_published_item_is_one_of_two_forms() -> None:
-    forms = ScoreItem.model_json_schema()["oneOf"]
-    assert [form["required"] for form in forms] == [["prompt", "candidates"], ["messages"]]
-
-
-def test_forms_of_an_item_read_the_same() -> None:
-    as_string, as_turns, as_messages = ScoreRequest.model_validate(
-        {
-            "items": [
-                {"prompt": "hi", "candidates": ["yo"]},
-                {"prompt": [USER], "candidates": ["yo"]},
-                {"messages": [USER, ASSISTANT]},
-            ]
-        }
-    ).items
-    assert as_string.context == as_turns.context == as_messages.context
-    assert as_string.answers == as_turns.answers == as_messages.answers == ["yo"]
-
-
-def test_empty_candidate_is_allowed() -> None:
-    request = ScoreRequest.model_validate({"items": [{"prompt": "hi", "candidates": [""]}]})
-    assert request.items[0].answers == [""]
-
-
-def test_tool_turn_may_precede_the_candidate() -> None:
-    turns = [USER, ASSISTANT, {"role": "tool", "content": "42"}]
-    ScoreRequest.model_validate({"items": [{"prompt": turns, "candidates": ["It is 42."]}]})

@@ -19,7 +19,8 @@ from recipes.pocket.card import write_card
 from recipes.pocket.start import write_start
 from recipes.pocket.steps import OBJECTIVES, Run, _minilm, measure, train
 from steerward.models.checkpoint import load_backbone, load_reward_model
-from steerward.models.packing import group_conversations, pack
+from steerward.models.packing import group_conversations
+from steerward.models.plan import pack
 from steerward.protocol.errors import CheckpointRefused
 
 _ROWS = 120

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import httpx
@@ -24,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 from steerward.config import ServeConfig
 from steerward.engine.loading import load_engines
 from steerward.metrics import Metrics
+from steerward.models.reward_model import RewardModel
 from steerward.server.app import create_app
 from tests.golden_cases import GOLDEN
 
@@ -56,7 +58,7 @@ def api() -> Iterator[schemathesis.BaseSchema]:
     (listener,) = server.servers[0].sockets
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     document = httpx.get(f"{url}/openapi.json").json()
-    make_scorable(document, engines["armorm"].model.objectives.names)
+    make_scorable(document, engines["armorm"].model)
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=url)
     yield schema
@@ -65,14 +67,15 @@ def api() -> Iterator[schemathesis.BaseSchema]:
     thread.join(timeout=30)
 
 
-def make_scorable(document: dict[str, Any], objectives: Sequence[str]) -> None:
+def make_scorable(document: dict[str, Any], model: RewardModel) -> None:
     """Write into the document what it cannot say, so that random requests get past the checks.
 
-    The objectives of the model, and turns in an order that can be scored.
+    The objectives of the model, turns in an order that can be scored, and ids of its vocabulary.
     """
+    objectives = model.objectives.names
     schemas = document["components"]["schemas"]
     properties = schemas["ScoreRequest"]["properties"]
-    del properties["model"]
+    del properties["model"], schemas["TokenizeRequest"]["properties"]["model"]
     weights, direction, directions = (
         properties[name]["anyOf"][0] for name in ("weights", "direction", "directions")
     )
@@ -81,11 +84,28 @@ def make_scorable(document: dict[str, Any], objectives: Sequence[str]) -> None:
         number = mapping.pop("additionalProperties")
         mapping["properties"] = dict.fromkeys(objectives, number)
         mapping |= {"additionalProperties": False, "minProperties": 1}
-    prompt, messages = (schemas["ScoreItem"]["properties"][name] for name in ("prompt", "messages"))
     turns = {"type": "array", "items": turn("user"), "minItems": 1}
-    prompt["anyOf"][0]["oneOf"][1] = turns
     pair = [turn("user"), turn("assistant")]
-    messages["anyOf"][0] = {"type": "array", "prefixItems": pair, "minItems": 2, "maxItems": 2}
+    for item in (schemas["ScoreItem"], schemas["TextItem"]):
+        prompt, messages = (item["properties"][name] for name in ("prompt", "messages"))
+        prompt["anyOf"][0]["oneOf"][1] = turns
+        messages["anyOf"][0] = {"type": "array", "prefixItems": pair, "minItems": 2, "maxItems": 2}
+    # Answers hold such ids too, and those may be any.
+    ids = scorable_ids(deepcopy(schemas["PromptTokens"]), model)
+    schemas["ScoreItem"]["properties"]["tokens"]["anyOf"][0] = ids
+
+
+def scorable_ids(tokens: dict[str, Any], model: RewardModel) -> dict[str, Any]:
+    bos = model.chat.tokenizer.bos_token_id
+    prompt, candidate = tokens["properties"]["prompt"], tokens["properties"]["candidates"]["items"]
+    # Not the special ones, so that the conversation has one BOS. Listed, because 5.0 is an integer
+    # to JSON Schema and none to us.
+    plain = {"enum": list(range(bos))}
+    prompt |= {"prefixItems": [{"const": bos}], "items": plain}
+    candidate["items"] = plain
+    tokens["properties"]["gating_position"] = {"const": 0}
+    tokens["required"].append("gating_position")
+    return tokens
 
 
 def turn(role: str) -> dict[str, Any]:
@@ -98,9 +118,10 @@ def turn(role: str) -> dict[str, Any]:
 
 
 EXAMPLES = {"POST /v1/score": 400}
-# Of them, those that must be scored, and those that must be refused in the run that breaks the
-# document. How many of the others pass a deadline of their own choice depends on the machine.
-FEWEST_SCORED, FEWEST_REFUSED = 100, 200
+# Of them, those that must be scored, as text alone and with ids among them, and those that must
+# be refused in the run that breaks the document. How many of the others pass a deadline of their
+# own choice depends on the machine.
+FEWEST_SCORED, FEWEST_SCORED_IDS, FEWEST_REFUSED = 100, 20, 200
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -109,6 +130,7 @@ def test_no_request_is_answered_with_a_server_error(
 ) -> None:
     """Requests that follow the document, and requests that break it."""
     statuses: dict[str, Counter[int]] = {}
+    by_ids: Counter[int] = Counter()
     for found in api.get_all_operations():
         operation = found.ok()
         if mode is GenerationMode.NEGATIVE and not operation.body:
@@ -119,15 +141,27 @@ def test_no_request_is_answered_with_a_server_error(
         @settings(max_examples=EXAMPLES.get(operation.label, 20), deadline=None)
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case: schemathesis.Case) -> None:
-            seen[case.call_and_validate(checks=CHECKS).status_code] += 1  # noqa: B023
+            status = case.call_and_validate(checks=CHECKS).status_code
+            seen[status] += 1  # noqa: B023
+            by_ids[status] += operation.label == "POST /v1/score" and has_ids(case.body)  # noqa: B023
 
         check()
     scoring = statuses["POST /v1/score"]
     if mode is GenerationMode.POSITIVE:
-        assert len(statuses) >= 8
+        assert len(statuses) >= 9
         assert scoring[200] >= FEWEST_SCORED, scoring
+        assert by_ids[200] >= FEWEST_SCORED_IDS, by_ids
+        assert statuses["POST /v1/tokenize"][200] >= 10, statuses["POST /v1/tokenize"]
     else:
         assert scoring[422] >= FEWEST_REFUSED, scoring
+
+
+def has_ids(body: Any) -> bool:
+    """Return whether an item of a request comes as token ids."""
+    items = body.get("items") if isinstance(body, dict) else None
+    return isinstance(items, list) and any(
+        isinstance(item, dict) and item.get("tokens") is not None for item in items
+    )
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/xml", "multipart/form-data", ""])

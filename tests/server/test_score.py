@@ -10,7 +10,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from steerward.clients.arrays import ScoreArrays
+from steerward.protocol.arrays import MEDIA_TYPE
 from steerward.protocol.scoring import ScoreResponse
+from steerward.protocol.tokenization import TokenizeResponse
+from tests.equal_answers import assert_same
 from tests.golden_cases import GOLDEN_TOLERANCE, golden_cases
 from tests.server.conftest import BODY, StartApp, client_of
 
@@ -97,6 +101,8 @@ async def test_models_are_addressed_by_name(start_app: StartApp) -> None:
         assert "large, small" in unknown.json()["error"]["message"]
 
 
+IDS: dict[str, Any] = {"prompt": [1018, 5, 7], "candidates": [[8]], "gating_position": 2}
+
 BAD_BODIES: dict[str, tuple[bytes, int, str | None]] = {
     "empty": (b"", 422, None),
     "empty-object": (b"{}", 422, "items"),
@@ -132,6 +138,23 @@ BAD_BODIES: dict[str, tuple[bytes, int, str | None]] = {
         json.dumps({"items": [{"messages": [{"role": "assistant", "content": "a"}]}]}).encode(),
         422, "items[0]",
     ),
+    "unknown-id": (
+        json.dumps({"items": [{"tokens": {**IDS, "prompt": [1018, 4096, 7]}}]}).encode(),
+        422, "items[0].tokens.prompt[1]",
+    ),
+    "no-position": (
+        json.dumps({"items": [{"tokens": {**IDS, "gating_position": None}}]}).encode(),
+        422, "items[0].tokens.gating_position",
+    ),
+    "position-outside": (
+        json.dumps({"items": [{"tokens": {**IDS, "gating_position": 3}}]}).encode(),
+        422, "items[0].tokens",
+    ),
+    "over-long-ids": (
+        json.dumps({"items": [{"tokens": {**IDS, "candidates": [[8] * 4000]}}]}).encode(),
+        413, "items[0].tokens.candidates[0]",
+    ),
+    "long-number": (b'{"items": [{"tokens": {"prompt": [' + b"9" * 5000 + b"]}}]}", 422, None),
     "over-long": (
         json.dumps({"items": [{"prompt": "x", "candidates": ["y " * 4000]}]}).encode(),
         413, "items[0].candidates[0]",
@@ -156,6 +179,69 @@ async def test_bad_body_is_a_4xx_with_its_place_and_disturbs_nobody(
     assert set(error) == {"message", "type", "param", "code"}
     assert len(error["message"]) > 10
     assert good.json()["items"] == before
+
+
+async def test_ids_from_the_server_score_as_their_text(client: httpx.AsyncClient) -> None:
+    items = [*BODY["items"], {"messages": golden_cases("armorm")[2]["messages"]}]
+    answer = await client.post("/v1/tokenize", json={"items": items, "model": "armorm"})
+    assert answer.status_code == 200
+    tokenized = answer.json()
+    assert tokenized["object"] == "tokens"
+    assert answer.headers["x-weight-version"] == tokenized["weight_version"]
+    TokenizeResponse.model_validate(tokenized)
+    by_ids = [{"tokens": item["tokens"]} for item in tokenized["items"]]
+    of_text = await client.post("/v1/score", json={"items": items, "explain": True})
+    of_ids = await client.post("/v1/score", json={"items": by_ids, "explain": True})
+    assert of_ids.json()["items"] == of_text.json()["items"]
+    assert of_ids.json()["usage"] == of_text.json()["usage"]
+
+
+async def test_only_text_is_tokenised(client: httpx.AsyncClient) -> None:
+    for body, param in (
+        ({"items": [{"tokens": IDS}]}, "items[0].tokens"),
+        ({**BODY, "explain": True}, "explain"),
+        ({"items": [{"prompt": "x", "candidates": ["y"], "messages": []}]}, "items[0].messages"),
+    ):
+        answer = await client.post("/v1/tokenize", json=body)
+        assert answer.status_code == 422
+        assert answer.json()["error"]["param"] == param
+    over_long = {"items": [{"prompt": "x", "candidates": ["y " * 4000]}]}
+    answer = await client.post("/v1/tokenize", json=over_long)
+    assert answer.status_code == 413
+    assert answer.json()["error"]["param"] == "items[0].candidates[0]"
+    unknown = await client.post("/v1/tokenize", json={**BODY, "model": "m"})
+    assert unknown.status_code == 404
+
+
+@pytest.mark.parametrize("name", ["armorm", "urm", "seqcls-mistral-10"])
+async def test_answer_in_arrays_holds_the_numbers_of_the_json(
+    start_app: StartApp, name: str
+) -> None:
+    headers = {"accept": f"{MEDIA_TYPE}, application/json;q=0.5", "x-request-id": "mine-1"}
+    body = {
+        "items": [*BODY["items"], {"messages": golden_cases(name)[2]["messages"]}],
+        "directions": [{"objective_0": 1.0}, {"objective_1": -1.0}],
+        "weights": {"objective_0": 1.0},
+        "explain": True,
+    }
+    async with client_of(await start_app(name)) as client:
+        by_name = await client.post("/v1/score", json=body)
+        answer = await client.post("/v1/score", json=body, headers=headers)
+        plain = await client.post("/v1/score", json=BODY, headers=headers)
+        bad = await client.post("/v1/score", json={**BODY, "model": "m"}, headers=headers)
+    assert by_name.headers["content-type"] == "application/json"
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert answer.headers["x-request-id"] == "mine-1"
+    assert answer.headers["x-weight-version"] == by_name.json()["weight_version"]
+    assert float(answer.headers["x-total-ms"]) > 0
+    assert_same(by_name.json(), ScoreArrays.from_safetensors(answer.content))
+    assert len(answer.content) < len(by_name.content)
+    arrays = ScoreArrays.from_safetensors(plain.content)
+    assert arrays.gates is None
+    assert arrays.coefficients is None
+    assert arrays.rewards.shape == (2, len(arrays.summary.objectives))
+    assert bad.status_code == 404
+    assert bad.json()["error"]["param"] == "model"
 
 
 async def test_special_token_text_is_scored_as_text(client: httpx.AsyncClient) -> None:

@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from steerward.models.checkpoint import load_backbone
-from steerward.models.packing import group_conversations, pack
+from steerward.models.packing import group_conversations
+from steerward.models.plan import pack
 from steerward.protocol.errors import CheckpointRefused, DatasetRefused
 from steerward.training import backbone as backbone_module
 from steerward.training.backbone import run_backbone

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from steerward.models.packing import Group, PackedBatch, pack
+from steerward.models.packing import Group, PackedBatch
+from steerward.models.plan import pack
 from steerward.training.noise import mask_tokens, shift_positions
 
 MASK = 999
@@ -16,9 +17,12 @@ MASK = 999
 @pytest.fixture
 def batch() -> PackedBatch:
     torch.manual_seed(0)
-    group = Group(tuple(range(1, 41)), [tuple(range(50, 70)), tuple(range(70, 75))], 38)
-    single = Group(tuple(range(1, 11)), [tuple(range(20, 26))], 4)
-    return pack([group, single] * 20)
+    groups: list[Group] = []
+    for first in range(1, 21):
+        prompt = tuple(range(first, first + 40))
+        groups.append(Group(prompt, [tuple(range(50, 70)), tuple(range(70, 75))], 38))
+        groups.append(Group(prompt[::-4], [tuple(range(20, 26))], 4))
+    return pack(groups)
 
 
 def test_masked_share_is_hidden_and_what_is_read_is_not(batch: PackedBatch) -> None:

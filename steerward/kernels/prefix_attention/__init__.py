@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from steerward.kernels.checks import HIDDEN_DTYPES, check_same_device
 from steerward.kernels.dispatch import Backend, choose, full_precision
-from steerward.kernels.prefix_attention import reference
+from steerward.kernels.prefix_attention import cascade, differentiable, reference
 from steerward.kernels.prefix_attention.layout import AttentionLayout, QueryRun, Span
 from steerward.kernels.prefix_attention.tables import LayoutTables
 
@@ -54,7 +55,8 @@ def prefix_attention(
     _check_tensors(query, key, value)
     _check_layout(query, key, layout, tables)
     _check_options(scale, sliding_window, softcap)
-    if choose("prefix_attention", query, key, value) is Backend.TRITON:
+    backend = choose("prefix_attention", query, key, value)
+    if backend is Backend.TRITON:
         from steerward.kernels.prefix_attention import kernel
 
         if tables is None:
@@ -62,10 +64,14 @@ def prefix_attention(
         return kernel.prefix_attention(
             query, key, value, tables, scale=scale, sliding_window=sliding_window, softcap=softcap
         )
+    options = {"sliding_window": sliding_window, "softcap": softcap}
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value)):
+        return differentiable.prefix_attention(query, key, value, layout, scale=scale, **options)
+    is_plain = sliding_window is None and softcap is None and query.device.type == "cpu"
+    if is_plain and cascade.is_possible(layout):
+        return cascade.prefix_attention(query, key, value, layout, scale=scale)
     with full_precision(query):
-        return reference.prefix_attention(
-            query, key, value, layout, scale=scale, sliding_window=sliding_window, softcap=softcap
-        )
+        return reference.prefix_attention(query, key, value, layout, scale=scale, **options)
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -10,7 +10,7 @@ Axis letters: A query heads, T queries, S keys, C channels of a head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,28 +20,22 @@ from steerward.kernels.prefix_attention.layout import AttentionLayout, Span
 # What scaled_dot_product_attention runs on a CPU, with the log-sum-exp that it keeps to itself.
 _attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
-Rows = Callable[[Span], tuple[Tensor, Tensor]]
 
-
-def cascade_attention(
-    query: Tensor, layout: AttentionLayout, rows: Rows, *, scale: float
+def prefix_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, *, scale: float
 ) -> Tensor:
-    """Return the mixed values, (1, T, A, C).
+    """Return what the reference returns, without window and soft cap.
 
-    Args:
-        query: Queries, (1, A, T, C).
-        layout: What each run sees. Runs of several queries have as many own keys.
-        rows: Returns keys and values of a span, (1, heads of keys, S, C) each.
-        scale: Factor on the dot products.
+    Runs of several queries must have as many own keys, else `is_possible` says no.
     """
     parts: list[Tensor] = []
     sums: list[Tensor] = []
     for run in layout.runs:
-        keys, values = rows(run.own)
+        own = slice(*run.own)
         part, log_sum = _attend(
             query[:, :, run.start : run.end],
-            keys,
-            values,
+            key[:, :, own],
+            value[:, :, own],
             0.0,
             run.end - run.start > 1,
             scale=scale,
@@ -52,13 +46,26 @@ def cascade_attention(
     mixed = torch.cat(parts, dim=1)
     log_sums = torch.cat(sums, dim=2)
     for span, start, end in shared_spans(layout):
-        keys, values = rows(span)
+        keys, values = key[:, :, slice(*span)], value[:, :, slice(*span)]
         part, log_sum = _attend(query[:, :, start:end], keys, values, 0.0, False, scale=scale)
         before = log_sums[:, :, start:end]
         share = torch.sigmoid(log_sum - before).transpose(1, 2)[..., None]
         mixed[:, start:end].lerp_(part.transpose(1, 2), share.to(mixed.dtype))
         log_sums[:, :, start:end] = torch.logaddexp(before, log_sum)
     return mixed
+
+
+def is_possible(layout: AttentionLayout) -> bool:
+    """Whether no run and no span is empty, and runs of several queries have as many own keys.
+
+    The operator divides by numbers of rows, and its causality is aligned at the beginnings.
+    """
+    return bool(layout.runs) and all(
+        run.end > run.start
+        and run.end - run.start in (1, run.own.end - run.own.start)
+        and all(span.end > span.start for span in run.spans)
+        for run in layout.runs
+    )
 
 
 def shared_spans(layout: AttentionLayout) -> Sequence[tuple[Span, int, int]]:

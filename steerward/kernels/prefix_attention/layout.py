@@ -50,9 +50,11 @@ class AttentionLayout:
     """Query rows, T."""
     num_keys: int = field(init=False, repr=False, compare=False)
     """Key rows that a call must have at least, S."""
+    longest: int = field(init=False, repr=False, compare=False)
+    """Most keys that a query sees."""
 
     def __post_init__(self) -> None:
-        num_queries = num_keys = 0
+        num_queries = num_keys = longest = 0
         for number, run in enumerate(self.runs):
             if run.start != num_queries or run.end < run.start:
                 raise ValueError(
@@ -60,10 +62,13 @@ class AttentionLayout:
                     f"{num_queries}"
                 )
             num_queries = run.end
+            seen = 0
             for start, end in (*run.spans, run.own):
                 if not 0 <= start <= end:
                     raise ValueError(f"run {number} has keys {start}:{end}")
                 num_keys = max(num_keys, end)
+                seen += end - start
+            longest = max(longest, seen)
             if run.own.end - run.own.start < max(1, run.end - run.start):
                 raise ValueError(
                     f"run {number} has {run.end - run.start} queries, but its own keys are only "
@@ -71,3 +76,4 @@ class AttentionLayout:
                 )
         object.__setattr__(self, "num_queries", num_queries)
         object.__setattr__(self, "num_keys", num_keys)
+        object.__setattr__(self, "longest", longest)

@@ -36,7 +36,7 @@ def prefix_attention(
         scores_ATS = (query_ATC @ key_ASC.mT) * scale
         if softcap is not None:
             scores_ATS = softcap * torch.tanh(scores_ATS / softcap)
-        is_hidden_TS = ~_is_visible(run, key_ASC.shape[1], sliding_window, query.device)
+        is_hidden_TS = ~is_visible(run, key_ASC.shape[1], sliding_window, query.device)
         weights_ATS = scores_ATS.masked_fill(is_hidden_TS, float("-inf")).softmax(dim=-1)
         mixed.append((weights_ATS @ value_ASC).transpose(0, 1))
     mixed_TAC = torch.cat(mixed) if mixed else query[0].transpose(0, 1)
@@ -48,7 +48,7 @@ def _keys_of(run: QueryRun, rows: Tensor) -> Tensor:
     return torch.cat([rows[0, :, start:end] for start, end in (*run.spans, run.own)], dim=1).float()
 
 
-def _is_visible(
+def is_visible(
     run: QueryRun, num_keys: int, sliding_window: int | None, device: torch.device
 ) -> Tensor:
     """Return the (T, S) mask of a run; its last query stands at the last key."""

@@ -1,58 +1,97 @@
-"""``POST /v1/score``: the native scoring route."""
+"""``POST /v1/score`` and ``POST /v1/tokenize``: the native scoring routes."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from steerward.engine.engine import Engine, Scored
+from steerward.protocol.arrays import MEDIA_TYPE
 from steerward.protocol.scoring import ScoreRequest, ScoreResponse
+from steerward.protocol.tokenization import TokenizeRequest, TokenizeResponse
 from steerward.server.auth import KeyedRoute
 from steerward.server.documentation import error_answers
-from steerward.server.responses import json_response
+from steerward.server.responses import json_response, prefers
 from steerward.server.state import state_of
 
 router = APIRouter(tags=["scoring"], route_class=KeyedRoute)
 
+ResultT = TypeVar("ResultT")
+
 # The client's own code for a caller that has gone; nobody reads it but the log.
 _CLIENT_CLOSED_REQUEST = 499
+
+_IN_ARRAYS: dict[str, Any] = {
+    "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+}
 
 
 @router.post(
     "/v1/score",
     response_model=ScoreResponse,
-    responses=error_answers(401, 404, 413, 422, 429, 500, 503, 504),
+    responses={200: _IN_ARRAYS, **error_answers(401, 404, 413, 422, 429, 500, 503, 504)},
 )
 async def score(body: ScoreRequest, request: Request) -> Response:
     """Score candidates, with the reasons if `explain` is set.
 
     `score` is the checkpoint's own score, comparable between candidates of one prompt. The same
     rewards can be read by `weights` or by one or many `directions` at no further cost.
+
+    With `Accept: application/vnd.safetensors` the answer is one safetensors file. Its rows are
+    the candidates of all items in request order: `item` (N) int64 is the index of the item each
+    belongs to, `tokens` (N) int64, `rewards` (N, K) float32, and where there are any `scores` (N)
+    float32, `weighted_scores` (N) float64, `direction_scores` (N, V) float64, with `explain` also
+    `gates` and `coefficients` (N, K) float32. The metadata has one key, `summary`: a JSON object
+    with `objectives`, the names of the K columns, and what the JSON answer says beside its items.
+    Errors are JSON always.
     """
     engine = state_of(request).engine(body.model)
-    scored = await _score_unless_disconnected(engine, body, request)
+    scored = await _unless_disconnected(engine.score(body), request)
     if scored is None:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
     headers = {f"x-{stage}-ms": f"{s * 1e3:.2f}" for stage, s in scored.stages.items()}
     headers["x-weight-version"] = engine.weight_version
+    if prefers(request, MEDIA_TYPE):
+        content = scored.arrays.to_safetensors()
+        return Response(content, headers=headers, media_type=MEDIA_TYPE)
     return json_response(scored.answer, headers=headers)
 
 
-async def _score_unless_disconnected(
-    engine: Engine, body: ScoreRequest, request: Request
-) -> Scored | None:
-    """Return the scores, or None if the client went away first; its work is then cancelled."""
-    scoring = asyncio.create_task(engine.score(body))
+@router.post(
+    "/v1/tokenize",
+    response_model=TokenizeResponse,
+    response_model_exclude_none=True,
+    responses=error_answers(401, 404, 413, 422, 429, 503, 504),
+)
+async def tokenize(body: TokenizeRequest, request: Request) -> Response:
+    """Return the token ids of prompts and candidates, in the form that `POST /v1/score` takes.
+
+    Send `{"tokens": ...}` in place of the text from then on: the scores are the same. It is also
+    the way to check ids of your own.
+    """
+    engine = state_of(request).engine(body.model)
+    answer = await _unless_disconnected(engine.tokenize(body), request)
+    if answer is None:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return json_response(answer, headers={"x-weight-version": engine.weight_version})
+
+
+async def _unless_disconnected(
+    answering: Coroutine[Any, Any, ResultT], request: Request
+) -> ResultT | None:
+    """Return the result, or None if the client went away first; its work is then cancelled."""
+    working = asyncio.create_task(answering)
     leaving = asyncio.create_task(_disconnected(request))
     try:
-        await asyncio.wait({scoring, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return await scoring if scoring.done() else None
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
     finally:
-        for task in (scoring, leaving):
+        for task in (working, leaving):
             task.cancel()
-        await asyncio.gather(scoring, leaving, return_exceptions=True)
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _disconnected(request: Request) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from steerward.protocol.errors import DatasetRefused
-from steerward.protocol.scoring import Message
+from steerward.protocol.items import Message
 from steerward.protocol.validation import invalid_request
 
 RowT = TypeVar("RowT", bound="Row")
