@@ -12,9 +12,15 @@ BIN := $(VENV)/bin
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH_INDEX_cuda :=
+ROUNDS ?= 5
+BENCH_ROUNDS := score_throughput concurrency repeats growth latency ablation dtypes
+BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline
+$(foreach name,$(BENCH_ROUNDS),$(eval BENCH_FLAGS_$(name) := --rounds $(ROUNDS)))
+BENCH_FLAGS_concurrency += $(addprefix --litserve-python ,$(LITSERVE_PYTHON))
 CHECKED := steerward tests benchmarks recipes docs
 
 .PHONY: setup serve test check bench format pocket clean
+.NOTPARALLEL:
 
 setup: $(VENV)/.installed-dev
 install-server: $(VENV)/.installed-server
@@ -42,8 +48,12 @@ format: setup
 	$(BIN)/ruff format $(CHECKED)
 	$(BIN)/ruff check --fix $(CHECKED)
 
-bench: setup
-	$(BIN)/python -m benchmarks.score_throughput --out benchmarks/results/$$(date +%F)-cpu-score_throughput.json
+# make bench ROUNDS=5                 all of them, one after the other
+# make bench-growth ROUNDS=5          one of them
+# LITSERVE_PYTHON names an interpreter whose environment has LitServe, to compare with.
+bench: $(addprefix bench-,$(BENCHMARKS))
+bench-%: setup
+	$(BIN)/python -m benchmarks.$* $(BENCH_FLAGS_$*) --out benchmarks/results/$$(date +%F)-cpu-$*.json
 
 # Train the model that ships, from the data in DATA, as the model card says.
 pocket: setup
