@@ -13,10 +13,11 @@ TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH_INDEX_cuda :=
 ROUNDS ?= 5
-BENCH_ROUNDS := score_throughput concurrency repeats growth latency ablation dtypes
+BENCH_ROUNDS := score_throughput concurrency classifiers repeats growth latency ablation dtypes
 BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline
 $(foreach name,$(BENCH_ROUNDS),$(eval BENCH_FLAGS_$(name) := --rounds $(ROUNDS)))
 BENCH_FLAGS_concurrency += $(addprefix --litserve-python ,$(LITSERVE_PYTHON))
+BENCH_FLAGS_classifiers += $(addprefix --infinity-python ,$(INFINITY_PYTHON))
 CHECKED := steerward tests benchmarks recipes docs
 
 .PHONY: setup serve test check bench format pocket clean
@@ -50,7 +51,8 @@ format: setup
 
 # make bench ROUNDS=5                 all of them, one after the other
 # make bench-growth ROUNDS=5          one of them
-# LITSERVE_PYTHON names an interpreter whose environment has LitServe, to compare with.
+# LITSERVE_PYTHON and INFINITY_PYTHON name interpreters whose environments have these peers, to
+# compare with; docs/performance.md tells how to make them.
 bench: $(addprefix bench-,$(BENCHMARKS))
 bench-%: setup
 	$(BIN)/python -m benchmarks.$* $(BENCH_FLAGS_$*) --out benchmarks/results/$$(date +%F)-cpu-$*.json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ def main(setting_type: type[SettingT], run: Callable[[SettingT, Path], dict[str,
         SystemExit: If scores differ, so that nothing was timed, or a flag is not known.
     """
     setting, out = _parse(setting_type)
+    # A run that is ended ends the servers that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:

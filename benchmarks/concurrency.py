@@ -10,7 +10,6 @@ measured where it is installed: here, or in the environment of an interpreter th
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import main
-from benchmarks.served import ServerSubject, TextServerSubject
+from benchmarks.served import ServerSubject, TextServerSubject, version_of
 from benchmarks.subjects import PlainSubject, Subject, opened
 from benchmarks.throughput import CHECK, compare, comparison
 from benchmarks.tokens import needed_tokens
@@ -75,8 +74,8 @@ def _servers(setting: Setting) -> dict[str, Callable[[Path], Subject]]:
         STEERWARD: partial(ServerSubject, clients=setting.clients),
         SERIAL: partial(peer, module="benchmarks.peers.serial"),
     }
-    if _has_litserve(setting.litserve_python):
-        servers[BATCHING] = partial(
+    if version := version_of(setting.litserve_python, "litserve"):
+        servers[f"{BATCHING} {version}"] = partial(
             peer,
             module="benchmarks.peers.batching",
             python=setting.litserve_python,
@@ -85,11 +84,6 @@ def _servers(setting: Setting) -> dict[str, Callable[[Path], Subject]]:
     else:
         print(f"{BATCHING}: not installed, left out", file=sys.stderr)
     return servers
-
-
-def _has_litserve(python: str) -> bool:
-    probe = [python, "-c", "import importlib.util as u; exit(u.find_spec('litserve') is None)"]
-    return subprocess.run(probe, check=False).returncode == 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,11 +31,13 @@ class Process:
     """A server that says on its standard error where it listens, with all its children.
 
     Args:
-        command: Starts it on a free port.
+        command: Starts it.
+        variables: Of its environment, beside those of this process.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], *, variables: Mapping[str, str]) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("STEERWARD_")}
+        environment |= variables
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by stop)
         self._process = subprocess.Popen(
             command,
@@ -72,6 +75,19 @@ class Process:
         self._log.close()
 
 
+def free_port() -> int:
+    """Return a port that nobody listened on a moment ago, for servers that cannot find one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def version_of(python: str, package: str) -> str | None:
+    """Return the version of a package in the environment of an interpreter, or None."""
+    code = f"import importlib.metadata; print(importlib.metadata.version({package!r}))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
 async def _is_ready(url: str) -> bool:
     connection = Connection(url)
     try:
@@ -86,15 +102,18 @@ class ServedSubject(Subject):
     """A server under a fixed number of clients, each with one request at a time.
 
     Args:
-        command: Starts the server on a free port.
+        command: Starts the server, which says where it listens.
         clients: Each sends its next request when it has its answer.
+        variables: Of the server's environment, beside those of this process.
     """
 
     path: ClassVar[str]
     """Where requests are posted to."""
 
-    def __init__(self, command: Sequence[str], *, clients: int) -> None:
-        self._process = Process(command)
+    def __init__(
+        self, command: Sequence[str], *, clients: int, variables: Mapping[str, str] | None = None
+    ) -> None:
+        self._process = Process(command, variables=variables or {})
         self.pid, self.url = self._process.pid, self._process.url
         self.runner = asyncio.Runner()
         self.connections = [Connection(self.url) for _ in range(clients)]

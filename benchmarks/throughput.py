@@ -81,21 +81,23 @@ def compare(
 def comparison(name: str, result: Mapping[str, Any], *, baseline: str) -> dict[str, Any]:
     """Return the table of one workload: speeds over a baseline, and what would be possible.
 
-    The limit is the tokens needed over those that a way computes.
+    The limit is the tokens needed over those that a way computes. A way that does not tell them
+    counts none; the baseline has to.
     """
     needed, seconds = result["needed_tokens"], result["seconds"]
     possible = result["computed_tokens"][baseline] / needed
     rows: list[list[str]] = []
     for way, speed in result["candidates_per_s"].items():
         over = ratio(seconds[baseline], seconds[way])
+        tokens = result["computed_tokens"][way]
         rows.append(
             [
                 way,
                 f"{speed:.1f}",
                 f"{over['median']:.2f} ({over['low']:.2f} to {over['high']:.2f})",
                 f"{over['median'] / possible:.0%}",
-                f"{result['computed_tokens'][way]:,}",
-                f"{needed / result['computed_tokens'][way]:.0%}",
+                f"{tokens:,}" if tokens else "not told",
+                f"{needed / tokens:.0%}" if tokens else "",
                 f"{result['max_abs_error'][way]:.0e}",
             ]
         )

@@ -10,9 +10,15 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModel, AutoTokenizer, LlamaConfig
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+)
 
 from steerward.gating.network import GatingNetwork
 from steerward.models.heads import HeadParts, RewardHeads
@@ -37,12 +43,10 @@ class Item:
         return {"prompt": self.prompt, "candidates": self.candidates}
 
 
-def write_checkpoint(folder: Path, *, layers: int, width: int, seed: int = 0) -> None:
-    """Write a gated reward model on a Llama with random weights and 19 objectives."""
-    tokenizer = AutoTokenizer.from_pretrained(resolve_source(POCKET))
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+def _config(layers: int, width: int, **others: Any) -> LlamaConfig:
+    """Return the configuration of a Llama for the tokenizer that ships with the package."""
+    return LlamaConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(resolve_source(POCKET))),
         hidden_size=width,
         intermediate_size=int(width * 2.75),
         num_hidden_layers=layers,
@@ -50,9 +54,23 @@ def write_checkpoint(folder: Path, *, layers: int, width: int, seed: int = 0) ->
         num_key_value_heads=width // 64,
         max_position_embeddings=MAX_POSITIONS,
         pad_token_id=0,
+        **others,
     )
-    AutoModel.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+
+
+def write_classifier(folder: Path, *, layers: int, width: int, seed: int = 0) -> None:
+    """Write a sequence classifier on a Llama with random weights: 19 labels and no gate."""
+    torch.manual_seed(seed)
+    config = _config(layers, width, num_labels=NUM_OBJECTIVES, problem_type="regression")
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(resolve_source(POCKET)).save_pretrained(folder)
+
+
+def write_checkpoint(folder: Path, *, layers: int, width: int, seed: int = 0) -> None:
+    """Write a gated reward model on a Llama with random weights and 19 objectives."""
+    torch.manual_seed(seed)
+    AutoModel.from_config(_config(layers, width)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(resolve_source(POCKET)).save_pretrained(folder)
     gate = GatingNetwork.random(
         hidden_size=width,
         gate_hidden_size=1024,

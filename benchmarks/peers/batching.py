@@ -8,7 +8,6 @@ torch and this package will do.
 from __future__ import annotations
 
 import argparse
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import litserve  # pyright: ignore[reportMissingImports]
 
 from benchmarks.plain import PlainTransformers
+from benchmarks.served import free_port
 
 MAX_BATCH_SIZE = 8
 BATCH_TIMEOUT_S = 0.01
@@ -68,8 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoint", type=Path)
     api = PlainApi(parser.parse_args().checkpoint)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     print(f"running on http://127.0.0.1:{port}", file=sys.stderr, flush=True)
     server = litserve.LitServer(api, accelerator="cpu", timeout=3600)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")

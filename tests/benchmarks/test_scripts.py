@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import ablation, concurrency, dtypes, growth, latency, mixed_load, repeats, timeline
+from benchmarks import (
+    ablation,
+    classifiers,
+    concurrency,
+    dtypes,
+    growth,
+    latency,
+    mixed_load,
+    repeats,
+    timeline,
+)
 from benchmarks.stages import STAGES
 from benchmarks.subjects import ALONE, ENGINE, HTTP
 from benchmarks.switches import EVERYTHING_ON, apart
@@ -16,7 +25,6 @@ from benchmarks.workload import Item
 from docs.figures import ROOT
 
 TINY: dict[str, Any] = {"layers": 1, "width": 64}
-HAS_LITSERVE = importlib.util.find_spec("litserve") is not None
 
 
 def row_names(result: dict[str, Any]) -> list[str]:
@@ -26,13 +34,19 @@ def row_names(result: dict[str, Any]) -> list[str]:
 @pytest.mark.e2e
 def test_concurrency(tmp_path: Path) -> None:
     result = concurrency.run(concurrency.Setting(rounds=1, requests=6, clients=3, **TINY), tmp_path)
-    peers = [concurrency.STEERWARD, concurrency.SERIAL, concurrency.BATCHING]
-    assert row_names(result) == (peers if HAS_LITSERVE else peers[:2])
+    assert row_names(result)[:2] == [concurrency.STEERWARD, concurrency.SERIAL]
     # One short text a request: nothing is shared and nothing is padded.
     needed = result["needed_tokens"]
     assert result["computed_tokens"][concurrency.STEERWARD] == needed
     assert result["computed_tokens"][concurrency.SERIAL] == needed
     assert result["candidates"] == 6
+
+
+@pytest.mark.e2e
+def test_classifiers(tmp_path: Path) -> None:
+    result = classifiers.run(classifiers.Setting(rounds=1, requests=4, clients=2, **TINY), tmp_path)
+    assert row_names(result)[:2] == [ALONE, classifiers.STEERWARD]
+    assert result["candidates"] == 4
 
 
 def test_repeats(tmp_path: Path) -> None:
