@@ -12,9 +12,16 @@ BIN := $(VENV)/bin
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH_INDEX_cuda :=
+ROUNDS ?= 5
+BENCH_ROUNDS := score_throughput concurrency classifiers repeats growth latency ablation dtypes
+BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline
+$(foreach name,$(BENCH_ROUNDS),$(eval BENCH_FLAGS_$(name) := --rounds $(ROUNDS)))
+BENCH_FLAGS_concurrency += $(addprefix --litserve-python ,$(LITSERVE_PYTHON))
+BENCH_FLAGS_classifiers += $(addprefix --infinity-python ,$(INFINITY_PYTHON))
 CHECKED := steerward tests benchmarks recipes docs
 
 .PHONY: setup serve test check bench format pocket clean
+.NOTPARALLEL:
 
 setup: $(VENV)/.installed-dev
 install-server: $(VENV)/.installed-server
@@ -42,8 +49,13 @@ format: setup
 	$(BIN)/ruff format $(CHECKED)
 	$(BIN)/ruff check --fix $(CHECKED)
 
-bench: setup
-	$(BIN)/python -m benchmarks.score_throughput --out benchmarks/results/$$(date +%F)-cpu-score_throughput.json
+# make bench ROUNDS=5                 all of them, one after the other
+# make bench-growth ROUNDS=5          one of them
+# LITSERVE_PYTHON and INFINITY_PYTHON name interpreters whose environments have these peers, to
+# compare with; docs/performance.md tells how to make them.
+bench: $(addprefix bench-,$(BENCHMARKS))
+bench-%: setup
+	$(BIN)/python -m benchmarks.$* $(BENCH_FLAGS_$*) --out benchmarks/results/$$(date +%F)-cpu-$*.json
 
 # Train the model that ships, from the data in DATA, as the model card says.
 pocket: setup

@@ -1,35 +1,30 @@
-"""The ways to score that are compared: plain transformers, the engine, the server.
+"""The ways to score within this process: plain transformers and the engine.
 
 Each is built by itself from a checkpoint folder, so that a process that holds one holds nothing
-of the others.
+of the others. Those that answer over HTTP are in `benchmarks.served`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import subprocess
-import sys
-import tempfile
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from benchmarks.plain import PlainTransformers
+from benchmarks.plain import PlainTransformers, rendered
 from benchmarks.workload import Item
-from steerward.clients import AsyncClient
 from steerward.config import EngineConfig
-from steerward.engine.loading import load_engine
+from steerward.engine.engine import Engine
 from steerward.metrics import Metrics
+from steerward.models.checkpoint import load_reward_model
 from steerward.protocol.scoring import ScoreRequest
 
 PADDED, ALONE, ENGINE, HTTP = "padded batches of 8", "one at a time", "engine", "HTTP server"
 
 # A slow machine is slow for all; a deadline would end the run without a figure.
-_TIMEOUT_S = 3600.0
+TIMEOUT_S = 3600.0
 
 
 class Subject(ABC):
@@ -37,6 +32,11 @@ class Subject(ABC):
 
     pid: int | str = "self"
     """Process that holds the model, as `/proc` names it."""
+
+    @property
+    @abstractmethod
+    def computed_tokens(self) -> int:
+        """Tokens that forward passes computed so far, padding included."""
 
     @abstractmethod
     def score(self, items: Sequence[Item]) -> list[float]:
@@ -54,23 +54,43 @@ class PlainSubject(Subject):
         self._plain = PlainTransformers(folder)
         self._batch_size = batch_size
 
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that forward passes computed so far, padding included."""
+        return self._plain.computed_tokens
+
     def score(self, items: Sequence[Item]) -> list[float]:
         """Return the scores, batch after batch."""
-        return self._plain.score(items, batch_size=self._batch_size).tolist()
+        texts = [text for item in items for text in rendered(self._plain.tokenizer, item)]
+        return self._plain.score(texts, batch_size=self._batch_size)
 
     def close(self) -> None:
         """Nothing was started."""
 
 
 class EngineSubject(Subject):
-    """The engine in this process, all items in flight at once."""
+    """The engine in this process, all items in flight at once.
 
-    def __init__(self, folder: Path) -> None:
-        config = EngineConfig(device="cpu", request_timeout_s=_TIMEOUT_S)
-        self._engine = load_engine(str(folder), name="bench", config=config, metrics=Metrics())
+    Args:
+        source: Checkpoint.
+        dtype: Of the backbone.
+        settings: Of `EngineConfig`, where they are not the defaults.
+    """
+
+    def __init__(self, source: Path | str, *, dtype: str = "float32", **settings: Any) -> None:
+        config = EngineConfig(device="cpu", request_timeout_s=TIMEOUT_S, **settings)
+        model = load_reward_model(source, device="cpu", dtype=dtype)
+        self._metrics = Metrics()
+        self._engine = Engine(model, name="bench", config=config, metrics=self._metrics)
         self._runner = asyncio.Runner()
         self._engine.start()
         self._runner.run(self._engine.wait_until_ready())
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that forward passes computed so far."""
+        name, labels = "steerward_computed_tokens_total", {"model": "bench"}
+        return int(self._metrics.registry.get_sample_value(name, labels) or 0)
 
     def score(self, items: Sequence[Item]) -> list[float]:
         """Return the scores, a request an item."""
@@ -87,54 +107,15 @@ class EngineSubject(Subject):
         self._runner.close()
 
 
-class ServerSubject(Subject):
-    """``steerward serve`` in a process of its own, all items in flight at once."""
-
-    def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-m", "steerward", "serve", "--reward-model", str(folder)]
-        options = ["--port", "0", "--device", "cpu", "--request-timeout-s", str(_TIMEOUT_S)]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("STEERWARD_")}
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close)
-        self._process = subprocess.Popen([*command, *options], stderr=self._log, env=environment)
-        self.pid = self._process.pid
-        self._runner = asyncio.Runner()
-        self._client = AsyncClient(self._wait_for_url(), timeout_s=_TIMEOUT_S)
-
-    def _wait_for_url(self) -> str:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline and self._process.poll() is None:
-            self._log.seek(0)
-            if found := re.search(r"running on (http://[\d.:]+)", self._log.read()):
-                return found[1]
-            time.sleep(0.05)
-        self._stop()
-        raise RuntimeError("the server did not start")
-
-    def score(self, items: Sequence[Item]) -> list[float]:
-        """Return the scores, a request an item."""
-        return self._runner.run(self._score(items))
-
-    async def _score(self, items: Sequence[Item]) -> list[float]:
-        answers = await asyncio.gather(
-            *(self._client.score(item.prompt, item.candidates) for item in items)
-        )
-        return [c.score or 0.0 for a in answers for c in a.items[0].candidates]
-
-    def close(self) -> None:
-        """End the process."""
-        self._runner.run(self._client.close())
-        self._stop()
-
-    def _stop(self) -> None:
-        self._runner.close()
-        self._process.terminate()
-        self._process.wait(timeout=60)
-        self._log.close()
+def has_setting(name: str) -> bool:
+    """Return whether the engine has a setting of this name."""
+    return name in EngineConfig.model_fields
 
 
-SUBJECTS: Mapping[str, Callable[[Path], Subject]] = {
-    PADDED: partial(PlainSubject, batch_size=8),
-    ALONE: partial(PlainSubject, batch_size=1),
-    ENGINE: EngineSubject,
-    HTTP: ServerSubject,
-}
+@contextmanager
+def opened(subject: Subject) -> Iterator[Subject]:
+    """Close a subject at the end."""
+    try:
+        yield subject
+    finally:
+        subject.close()

@@ -1,4 +1,4 @@
-"""Write the figures of the README from the reports they come from: ``python -m docs.figures``.
+"""Write the figures of the pages from the reports they come from: ``python -m docs.figures``.
 
 What stands between ``<!-- figures: NAME -->`` and ``<!-- end -->`` is replaced. A test compares.
 """
@@ -15,6 +15,8 @@ from steerward.models.source import POCKET, resolve_source
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+PAGES = (README, PERFORMANCE)
 RESULTS = ROOT / "benchmarks" / "results"
 
 _METHODS = {
@@ -27,10 +29,14 @@ _METHODS = {
 
 def with_figures(text: str) -> str:
     """Return a page with the figures of the reports that lie in the repository."""
-    for name, section in (("pocket", _pocket()), ("benchmark", _benchmark())):
-        pattern = rf"(<!-- figures: {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda found, s=section: found[1] + s + found[2], text, flags=re.S)
-    return text
+    pattern = r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda found: found[1] + _section(found[2]) + found[3], text, flags=re.S)
+
+
+def _section(name: str) -> str:
+    if name == "pocket":
+        return _pocket()
+    return _benchmark() if name == "benchmark" else _measured(name)
 
 
 def _pocket() -> str:
@@ -70,6 +76,26 @@ def _benchmark() -> str:
     return "\n".join(lines)
 
 
+def _measured(name: str) -> str:
+    """Return the tables of the newest result of a benchmark."""
+    found = [(path, json.loads(path.read_text())) for path in RESULTS.glob(f"*-cpu-{name}.json")]
+    kept = [(path, result) for path, result in found if "tables" in result]
+    if not kept:
+        return f"Not measured yet: `make bench-{name}`.\n"
+    path, result = max(kept, key=lambda one: one[0].name)
+    lines = [
+        f"{result['cpu']}, {result['threads']} threads, torch {result['torch']}, {result['date']}, "
+        f"`{result['command']}` ([result](../benchmarks/results/{path.name})).\n"
+    ]
+    for table in result["tables"]:
+        title = table["title"][0].upper() + table["title"][1:]
+        lines.append(f"{title}:\n\n{_table(table['columns'], table['rows'])}")
+    picture = Path("images") / f"{name}-cpu.png"
+    if (PERFORMANCE.parent / picture).exists():
+        lines.append(f"![{name}]({picture})\n")
+    return "\n".join(lines)
+
+
 def _workload(name: str, result: Any) -> str:
     speeds, memory = result["candidates_per_s"], result["peak_memory_mib"]
     rows = [
@@ -94,4 +120,5 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_figures(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(with_figures(page.read_text(encoding="utf-8")), encoding="utf-8")

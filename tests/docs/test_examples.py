@@ -1,4 +1,4 @@
-"""The README's examples run, print what it says, and its figures are those of the reports."""
+"""The README's examples run and print what it says; figures are those of the reports."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from docs.examples import differs, examples, run_example, served
-from docs.figures import README, with_figures
+from docs.figures import PAGES, README, with_figures
 
 # Scores of another processor differ in the last digits that are shown.
 TOLERANCE = 5e-3
 
 
-def test_figures_are_those_of_the_reports() -> None:
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_figures_are_those_of_the_reports(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     assert with_figures(text) == text, "run python -m docs.figures"
 
 
@@ -35,11 +36,12 @@ def test_examples_print_what_the_readme_says(tmp_path: Path) -> None:
             assert not differs(example["output"], printed, tolerance=TOLERANCE), printed
 
 
-def test_links_lead_somewhere() -> None:
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#]+)\)", text)
     assert targets
-    assert [t for t in targets if not (README.parent / t).exists()] == []
+    assert [t for t in targets if not (page.parent / t).exists()] == []
 
 
 def test_numbers_that_differ_are_noticed() -> None:
