@@ -61,8 +61,8 @@ class EngineConfig(Settings):
     """Longest prompt plus candidate, in tokens; longer ones are refused with 413, never cut.
     Default: what the positions of the model reach, which is also the most."""
     max_queued_tokens: int = Field(default=1_000_000, ge=1)
-    """Tokens that may wait for one model before requests are refused with 429. Higher trades
-    latency under load for fewer refusals."""
+    """Tokens that may wait for one model before requests are refused with 429. Requests that would
+    miss their time-out, or make others miss theirs, are refused before: this bounds memory."""
     max_items: int = Field(default=1024, ge=1)
     """Most items in one request."""
     max_candidates: int = Field(default=1024, ge=1)
@@ -70,7 +70,8 @@ class EngineConfig(Settings):
     tokenizer_threads: int = Field(default=2, ge=1, le=64)
     """Threads that apply templates and tokenise, beside the one that owns the device."""
     request_timeout_s: float = Field(default=120.0, gt=0)
-    """Seconds after which a request that has no scores yet is answered with 504."""
+    """Seconds after which a request that has no scores yet is answered with 504. One that is
+    expected to take longer behind what waits is refused at once, with 429 and Retry-After."""
 
 
 class ServeConfig(EngineConfig):

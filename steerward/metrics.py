@@ -55,6 +55,11 @@ class Metrics:
         self.queued_tokens = self._gauge("queued_tokens", "Tokens that wait for the device.", model)
         self.ready = self._gauge("ready", "1 if the model answers requests.", model)
         self.candidates = self._counter("candidates", "Candidates scored.", model)
+        self.joined_candidates = self._counter(
+            "joined_candidates",
+            "Candidates not computed because an equal item was in flight; they got its scores.",
+            model,
+        )
         self.reward_mean = self._gauge(
             "reward_mean", "Mean raw reward since the start.", ("model", "objective")
         )

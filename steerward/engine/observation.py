@@ -46,6 +46,10 @@ class Observer:
         for stage in STAGES:
             self._metrics.stage_duration.labels(self._model, stage).observe(seconds[stage])
 
+    def record_joined(self, candidates: int) -> None:
+        """Record candidates that wait for the scores of an equal item in flight."""
+        self._metrics.joined_candidates.labels(self._model).inc(candidates)
+
     def record_batch(self, batch: PackedBatch, result: BatchResult, *, tokens_saved: int) -> None:
         """Record one forward pass."""
         metrics, model = self._metrics, self._model
