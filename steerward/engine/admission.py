@@ -30,13 +30,15 @@ def forecast(
 ) -> Forecast:
     """Return what to expect of a request of so many tokens; the speed must be known.
 
-    Tokens due no later go before it; each request due later is pushed back by it, which counts
-    where that one would have been in time. Both are done within the bound of `batcher`, reckoned
-    with one pass, since the tokens that run count whole until they are done.
+    Tokens due no later go before it; each request due later is pushed back by it. Both are done
+    within the bound of `batcher`, reckoned with one pass, since the tokens that run count whole
+    until they are done. A request due later counts while it can still be in time without this
+    one, if nothing else came in.
     """
+    speed = backlog.tokens_per_s
 
     def finish(ahead: int) -> float:
-        return now + (_FAIRNESS * ahead + pass_tokens) / backlog.tokens_per_s
+        return now + (_FAIRNESS * ahead + pass_tokens) / speed
 
     ahead = backlog.running + tokens
     later: list[tuple[float, int]] = []
@@ -49,6 +51,6 @@ def forecast(
     excess_s = done_at - deadline
     for due, queued in later:
         ahead += queued
-        if finish(ahead - tokens) <= due:
+        if now + (ahead - tokens) / speed <= due:
             excess_s = max(excess_s, finish(ahead) - due)
     return Forecast(done_at - now, excess_s)

@@ -33,6 +33,11 @@ def test_request_that_would_make_an_admitted_one_late_is_refused() -> None:
     assert of((12.0, 800)).excess_s == pytest.approx((4 / 3 * 900 + 50) / 100 - 12.0)
 
 
+def test_request_that_is_just_in_time_is_protected_too() -> None:
+    """Deadlines are rounded down and speeds change: at the edge it may look late already."""
+    assert of((12.0, 1000)).excess_s > 0
+
+
 def test_what_is_late_anyway_keeps_nobody_out() -> None:
     assert of((12.0, 100_000)).excess_s < 0
 
