@@ -11,8 +11,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from steerward.config import EngineConfig
 from steerward.engine.admission import forecast
@@ -21,6 +20,7 @@ from steerward.engine.batcher import split_group
 from steerward.engine.inflight import InFlight, Ticket
 from steerward.engine.items import Chunk, ItemOutput, ScoringItem, Submission
 from steerward.engine.observation import Observer
+from steerward.engine.served import Scored
 from steerward.engine.tokenization import TokenizerPool, estimate_tokens, placed
 from steerward.engine.worker import Worker
 from steerward.metrics import Metrics
@@ -33,20 +33,12 @@ from steerward.protocol.errors import (
     Overloaded,
     SteerwardError,
 )
-from steerward.protocol.scoring import ModelCard, ScoreRequest
+from steerward.protocol.scoring import ModelCard, ReplicaCard, ScoreRequest
 
 State = Literal["starting", "ready", "draining", "failed", "stopped"]
 
 # A forward pass should fill the caches of a CPU and no more, and keep a GPU busy.
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """An answer with the time it took, by stage, in seconds."""
-
-    answer: dict[str, Any]
-    stages: dict[str, float]
 
 
 class Engine:
@@ -57,16 +49,23 @@ class Engine:
         name: Under which it is served.
         config: Limits and batch sizes.
         metrics: Of this process.
+        observer: Shared by the replicas of a model; by default the engine's own.
     """
 
     def __init__(
-        self, model: RewardModel, *, name: str, config: EngineConfig, metrics: Metrics
+        self,
+        model: RewardModel,
+        *,
+        name: str,
+        config: EngineConfig,
+        metrics: Metrics,
+        observer: Observer | None = None,
     ) -> None:
         self.model = model
         self.name = name
         self._config = config
-        self._observer = Observer(metrics, model=name, objectives=model.objectives)
-        self._observer.record_ready(False)
+        self._observer = observer or Observer(metrics, model=name, objectives=model.objectives)
+        self.device = self._observer.add_replica(str(model.device), lambda: self.queued_tokens)
         self.max_batch_tokens = config.max_batch_tokens or _BATCH_TOKENS[model.device.type]
         self._worker = Worker(
             model,
@@ -77,7 +76,6 @@ class Engine:
         )
         self._pool = TokenizerPool(model, num_threads=config.tokenizer_threads)
         self._in_flight = InFlight()
-        self._observer.watch_queue(lambda: self.queued_tokens)
         self._state: State = "starting"
         self._reason = "the model is warming up"
         self._warm: Future[None] = Future()
@@ -103,6 +101,11 @@ class Engine:
         """Tokens that wait for the device, with a guess for texts that are being tokenised."""
         return self._worker.queued_tokens + self._pool.pending_tokens
 
+    @property
+    def load_tokens(self) -> int:
+        """Tokens that wait or run, with a guess for texts that are being tokenised."""
+        return self._worker.backlog().num_tokens + self._pool.pending_tokens
+
     def start(self) -> None:
         """Start the worker; `is_ready` turns true when it is warm."""
         self._worker.start()
@@ -126,8 +129,7 @@ class Engine:
         began_at = time.perf_counter()
         self._check_size(request)
         builder = AnswerBuilder(self.model, name=self.name, request=request)
-        limit_s = self._config.request_timeout_s
-        timeout_s = min(request.timeout_s or limit_s, limit_s)
+        timeout_s = self.timeout_s(request)
         deadline = began_at + timeout_s
         self._admit(estimate_tokens(request.items), deadline=deadline)
         try:
@@ -137,8 +139,8 @@ class Engine:
                 outputs = await self._compute(request, groups, deadline=deadline)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"no scores after {timeout_s:g} s (timeout_s of the request, at most the "
-                f"server's {limit_s:g} s); send less at once or allow more time"
+                f"no scores after {timeout_s:g} s (timeout_s of the request, at most the server's "
+                f"{self._config.request_timeout_s:g} s); send less at once or allow more time"
             ) from None
         answer = builder.build(groups, outputs)
         queue_s = max(output.queue_s for output in outputs)
@@ -148,8 +150,13 @@ class Engine:
             "inference": max(output.queue_s + output.inference_s for output in outputs) - queue_s,
             "total": time.perf_counter() - began_at,
         }
-        self._observer.record_stages(stages)
+        self._observer.record_answer(self.device, stages)
         return Scored(answer, stages)
+
+    def timeout_s(self, request: ScoreRequest) -> float:
+        """Return the seconds that a request may take."""
+        limit_s = self._config.request_timeout_s
+        return min(request.timeout_s or limit_s, limit_s)
 
     def begin_drain(self) -> None:
         """Take no more requests; those in flight are finished."""
@@ -177,6 +184,14 @@ class Engine:
             device=str(model.device),
             num_parameters=model.num_parameters,
             queued_tokens=self.queued_tokens,
+            replicas=[
+                ReplicaCard(
+                    device=self.device,
+                    is_ready=self.is_ready,
+                    reason=self.reason,
+                    queued_tokens=self.queued_tokens,
+                )
+            ],
         )
 
     def _check_size(self, request: ScoreRequest) -> None:
@@ -278,7 +293,7 @@ class Engine:
 
     def _set_state(self, state: State, reason: str) -> None:
         self._state, self._reason = state, reason
-        self._observer.record_ready(state == "ready")
+        self._observer.record_ready(self.device, state == "ready")
 
 
 def _overloaded(message: str, *, retry_after_s: float) -> Overloaded:

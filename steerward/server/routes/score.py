@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from steerward.engine.engine import Engine, Scored
+from steerward.engine.served import Scored, ServedModel
 from steerward.protocol.scoring import ScoreRequest, ScoreResponse
 from steerward.server.auth import KeyedRoute
 from steerward.server.documentation import error_answers
@@ -41,7 +41,7 @@ async def score(body: ScoreRequest, request: Request) -> Response:
 
 
 async def _score_unless_disconnected(
-    engine: Engine, body: ScoreRequest, request: Request
+    engine: ServedModel, body: ScoreRequest, request: Request
 ) -> Scored | None:
     """Return the scores, or None if the client went away first; its work is then cancelled."""
     scoring = asyncio.create_task(engine.score(body))
