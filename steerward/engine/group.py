@@ -117,7 +117,7 @@ class EngineGroup:
             except Overloaded as error:
                 refusal = error
             except NotReady as error:
-                logger.warning("%s: a request leaves %s", self.name, engine.device)
+                logger.info("%s: a request leaves %s", self.name, engine.device)
                 refusal = refusal or error
             else:
                 stages = scored.stages | {"total": scored.stages["total"] + passed_s}
