@@ -49,6 +49,11 @@ class EngineConfig(Settings):
 
     device: str = "auto"
     """Where models compute: auto (CUDA where there is one), cpu, cuda or cuda:N."""
+    devices: list[str] = []
+    """Several devices in place of one: repeatable, such as cuda:0 and cuda:1, or all for every GPU
+    that is visible. Each holds a copy of every model, with its own queue and tokenizer threads;
+    requests of one prompt go to the same one while it has no more than a forward pass more to do
+    than the others. Limits on queued tokens are for each."""
     dtype: Dtype = "auto"
     """Of the backbone; auto is float32 on CPU; on CUDA float16 where the checkpoint says that it
     is stored so, else bfloat16. Heads are always float32."""
@@ -69,8 +74,8 @@ class EngineConfig(Settings):
     """Longest prompt plus candidate, in tokens; longer ones are refused with 413, never cut.
     Default: what the positions of the model reach, which is also the most."""
     max_queued_tokens: int = Field(default=1_000_000, ge=1)
-    """Tokens that may wait for one model before requests are refused with 429. Higher trades
-    latency under load for fewer refusals."""
+    """Tokens that may wait for one device before requests are refused with 429. Requests that would
+    miss their time-out, or make others miss theirs, are refused before: this bounds memory."""
     max_items: int = Field(default=1024, ge=1)
     """Most items in one request."""
     max_candidates: int = Field(default=1024, ge=1)
@@ -78,7 +83,18 @@ class EngineConfig(Settings):
     tokenizer_threads: int = Field(default=2, ge=1, le=64)
     """Threads that apply templates and tokenise, beside the one that owns the device."""
     request_timeout_s: float = Field(default=120.0, gt=0)
-    """Seconds after which a request that has no scores yet is answered with 504."""
+    """Seconds after which a request that has no scores yet is answered with 504. One that is
+    expected to take longer behind what waits is refused at once, with 429 and Retry-After."""
+
+    @model_validator(mode="after")
+    def _devices_fit(self) -> EngineConfig:
+        if self.devices and self.device != "auto":
+            raise ValueError(
+                f"device {self.device!r} and devices {self.devices} are both given; leave one out"
+            )
+        if "all" in self.devices and len(self.devices) > 1:
+            raise ValueError(f"devices {self.devices}: give all alone, or name each device")
+        return self
 
 
 class ServeConfig(EngineConfig):
@@ -90,6 +106,7 @@ class ServeConfig(EngineConfig):
       steerward serve
       steerward serve --reward-model RLHFlow/ArmoRM-Llama3-8B-v0.1 --name armorm
       steerward serve --reward-model ./small --reward-model ./large --port 9000
+      steerward serve --devices cuda:0 --devices cuda:1
       STEERWARD_API_KEY=secret steerward serve --host 0.0.0.0
     """
 

@@ -1,7 +1,7 @@
 """Every Prometheus metric in one table: name, unit, labels, buckets.
 
-Labels come from closed sets: routes, codes, model names of the command line, objectives of the
-checkpoint. Nothing a client sends is ever a label.
+Labels come from closed sets: routes, codes, model names and devices of the command line,
+objectives of the checkpoint. Nothing a client sends is ever a label.
 """
 
 from __future__ import annotations
@@ -65,7 +65,21 @@ class Metrics:
         )
         self.queued_tokens = self._gauge("queued_tokens", "Tokens that wait for the device.", model)
         self.ready = self._gauge("ready", "1 if the model answers requests.", model)
+        self.replica_queued_tokens = self._gauge(
+            "replica_queued_tokens", "Tokens that wait for one device.", ("model", "device")
+        )
+        self.replica_ready = self._gauge(
+            "replica_ready", "1 if the model's replica on a device works.", ("model", "device")
+        )
+        self.replica_answers = self._counter(
+            "replica_answers", "Requests that a device has scored.", ("model", "device")
+        )
         self.candidates = self._counter("candidates", "Candidates scored.", model)
+        self.joined_candidates = self._counter(
+            "joined_candidates",
+            "Candidates not computed because an equal item was in flight; they got its scores.",
+            model,
+        )
         self.reward_mean = self._gauge(
             "reward_mean", "Mean raw reward since the start.", ("model", "objective")
         )

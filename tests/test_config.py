@@ -45,3 +45,12 @@ def test_keys_of_the_environment_are_a_list() -> None:
     config = load_settings(ServeConfig, {}, environment={"STEERWARD_API_KEY": "a, b"})
     assert [key.get_secret_value() for key in config.api_key] == ["a", "b"]
     assert load_settings(ServeConfig, {}, environment={}).api_key == []
+
+
+def test_devices_take_the_place_of_device() -> None:
+    config = load_settings(ServeConfig, {}, environment={"STEERWARD_DEVICES": "cuda:0, cuda:1"})
+    assert config.devices == ["cuda:0", "cuda:1"]
+    with pytest.raises(ValidationError, match="leave one out"):
+        ServeConfig(device="cpu", devices=["cpu", "cpu"])
+    with pytest.raises(ValidationError, match="give all alone"):
+        ServeConfig(devices=["all", "cuda:0"])

@@ -25,8 +25,8 @@ from tqdm import tqdm
 from steerward.config import ScoreFileConfig
 from steerward.engine.answer import AnswerBuilder
 from steerward.engine.bulk_output import BulkOutput, state_path
-from steerward.engine.engine import Engine
 from steerward.engine.loading import load_engine
+from steerward.engine.served import ServedModel
 from steerward.metrics import Metrics
 from steerward.models.source import checkpoint_name
 from steerward.protocol.errors import (
@@ -100,14 +100,14 @@ def _check_files(config: ScoreFileConfig) -> None:
             )
 
 
-def _check_steering(config: ScoreFileConfig, engine: Engine) -> None:
+def _check_steering(config: ScoreFileConfig, engine: ServedModel) -> None:
     """Refuse weights and directions that would fail in every row."""
     probe = _request(config, {"prompt": "?", "candidates": ["?"]})
     AnswerBuilder(engine.model, name=engine.name, request=probe)
 
 
 async def _score_rows(
-    config: ScoreFileConfig, engine: Engine, output: BulkOutput, done: int
+    config: ScoreFileConfig, engine: ServedModel, output: BulkOutput, done: int
 ) -> BulkReport:
     total = sum(1 for _ in _lines(config.source))
     report = BulkReport(rows=total, resumed=done)
@@ -124,7 +124,7 @@ async def _score_rows(
 
 
 async def _results(
-    config: ScoreFileConfig, engine: Engine, rows: Iterable[_Row]
+    config: ScoreFileConfig, engine: ServedModel, rows: Iterable[_Row]
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Yield what becomes of each row, in order; rows behind it are on their way already."""
     window: deque[tuple[_Row, asyncio.Task[dict[str, Any]]]] = deque()
@@ -157,7 +157,7 @@ async def _results(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _score_row(config: ScoreFileConfig, engine: Engine, row: _Row) -> dict[str, Any]:
+async def _score_row(config: ScoreFileConfig, engine: ServedModel, row: _Row) -> dict[str, Any]:
     number, line = row
     result: dict[str, Any] = {"row": number}
     try:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from steerward.config import ScoreFileConfig
-from steerward.engine.engine import Engine
+from steerward.engine.served import ServedModel
 from steerward.protocol.errors import InvalidRequest
 
 
@@ -27,7 +27,7 @@ class BulkOutput:
         engine: That scores.
     """
 
-    def __init__(self, config: ScoreFileConfig, engine: Engine) -> None:
+    def __init__(self, config: ScoreFileConfig, engine: ServedModel) -> None:
         self._path = config.target
         self._state_path = state_path(config.target)
         self._overwrite = config.overwrite

@@ -7,21 +7,22 @@ pool tokenises, the worker computes; a request crosses threads three times.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from steerward.config import EngineConfig
+from steerward.engine.admission import forecast
 from steerward.engine.answer import AnswerBuilder
-from steerward.engine.arrays import ScoredArrays
 from steerward.engine.batcher import split_group
-from steerward.engine.items import Chunk, ItemOutput, ScoringItem
+from steerward.engine.inflight import InFlight, Ticket
+from steerward.engine.items import Chunk, ItemOutput, ScoringItem, Submission
 from steerward.engine.observation import Observer
 from steerward.engine.runner import Runner
-from steerward.engine.tokenization import TokenizerPool, placed, tokens_of
+from steerward.engine.served import Scored
+from steerward.engine.tokenization import TokenizerPool, estimate_tokens, placed, tokens_of
 from steerward.engine.worker import Worker
 from steerward.metrics import Metrics
 from steerward.models.packing import Group
@@ -34,30 +35,13 @@ from steerward.protocol.errors import (
     SteerwardError,
 )
 from steerward.protocol.items import TextItem
-from steerward.protocol.scoring import ModelCard, ScoreRequest
+from steerward.protocol.scoring import ModelCard, ReplicaCard, ScoreRequest
 from steerward.protocol.tokenization import TokenizeRequest
 
 State = Literal["starting", "ready", "draining", "failed", "stopped"]
 
 # A forward pass should fill the caches of a CPU and no more, and keep a GPU busy.
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What a request was scored with, and the time it took, by stage, in seconds."""
-
-    arrays: ScoredArrays
-    stages: dict[str, float]
-
-    @property
-    def answer(self) -> dict[str, Any]:
-        """The answer by name.
-
-        Raises:
-            NonFiniteScore: If a rating is not finite.
-        """
-        return self.arrays.by_name()
 
 
 class Engine:
@@ -68,23 +52,33 @@ class Engine:
         name: Under which it is served.
         config: Limits and batch sizes.
         metrics: Of this process.
+        observer: Shared by the replicas of a model; by default the engine's own.
     """
 
     def __init__(
-        self, model: RewardModel, *, name: str, config: EngineConfig, metrics: Metrics
+        self,
+        model: RewardModel,
+        *,
+        name: str,
+        config: EngineConfig,
+        metrics: Metrics,
+        observer: Observer | None = None,
     ) -> None:
         self.model = model
         self.name = name
         self._config = config
-        self._observer = Observer(metrics, model=name, objectives=model.objectives)
-        self._observer.record_ready(False)
+        self._observer = observer or Observer(metrics, model=name, objectives=model.objectives)
         self.max_batch_tokens = config.max_batch_tokens or _BATCH_TOKENS[model.device.type]
         runner = Runner(
             model,
             prefix_cache_bytes=config.prefix_cache_bytes,
             deterministic=config.deterministic,
         )
-        self._observer.watch_cache(lambda: runner.cached_bytes)
+        self.device = self._observer.add_replica(
+            str(model.device),
+            queued_tokens=lambda: self.queued_tokens,
+            cached_bytes=lambda: runner.cached_bytes,
+        )
         self._worker = Worker(
             runner,
             max_batch_tokens=self.max_batch_tokens,
@@ -93,7 +87,7 @@ class Engine:
             on_failure=self._become_failed,
         )
         self._pool = TokenizerPool(model, num_threads=config.tokenizer_threads)
-        self._observer.watch_queue(lambda: self.queued_tokens)
+        self._in_flight = InFlight()
         self._state: State = "starting"
         self._reason = "the model is warming up"
         self._warm: Future[None] = Future()
@@ -119,6 +113,11 @@ class Engine:
         """Tokens that wait for the device, with a guess for texts that are being tokenised."""
         return self._worker.queued_tokens + self._pool.pending_tokens
 
+    @property
+    def load_tokens(self) -> int:
+        """Tokens that wait or run, with a guess for texts that are being tokenised."""
+        return self._worker.backlog().num_tokens + self._pool.pending_tokens
+
     def start(self) -> None:
         """Start the worker; `is_ready` turns true when it is warm."""
         self._worker.start()
@@ -142,18 +141,18 @@ class Engine:
         began_at = time.perf_counter()
         self._check_size(request.items)
         builder = AnswerBuilder(self.model, name=self.name, request=request)
-        self._admit()
-        limit_s = self._config.request_timeout_s
-        timeout_s = min(request.timeout_s or limit_s, limit_s)
+        timeout_s = self.timeout_s(request)
+        deadline = began_at + timeout_s
+        self._admit(estimate_tokens(request.items), deadline=deadline)
         try:
             async with asyncio.timeout(timeout_s):
                 groups = await self._pool.encode(request.items)
                 tokenised_at = time.perf_counter()
-                outputs = await self._compute(request, groups)
+                outputs = await self._compute(request, groups, deadline=deadline)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"no scores after {timeout_s:g} s (timeout_s of the request, at most the "
-                f"server's {limit_s:g} s); send less at once or allow more time"
+                f"no scores after {timeout_s:g} s (timeout_s of the request, at most the server's "
+                f"{self._config.request_timeout_s:g} s); send less at once or allow more time"
             ) from None
         arrays = builder.build(groups, outputs)
         queue_s = max(output.queue_s for output in outputs)
@@ -163,7 +162,7 @@ class Engine:
             "inference": max(output.queue_s + output.inference_s for output in outputs) - queue_s,
             "total": time.perf_counter() - began_at,
         }
-        self._observer.record_stages(stages)
+        self._observer.record_answer(self.device, stages)
         return Scored(arrays, stages)
 
     async def tokenize(self, request: TokenizeRequest) -> dict[str, Any]:
@@ -173,8 +172,8 @@ class Engine:
             SteerwardError: Any of the request's errors, or those of a queue that is full.
         """
         self._check_size(request.items)
-        self._admit()
         limit_s = self._config.request_timeout_s
+        self._admit(0, deadline=time.perf_counter() + limit_s)
         try:
             async with asyncio.timeout(limit_s):
                 groups = await self._pool.encode(request.items)
@@ -189,6 +188,11 @@ class Engine:
             "weight_version": self.weight_version,
             "items": items,
         }
+
+    def timeout_s(self, request: ScoreRequest) -> float:
+        """Return the seconds that a request may take."""
+        limit_s = self._config.request_timeout_s
+        return min(request.timeout_s or limit_s, limit_s)
 
     def begin_drain(self) -> None:
         """Take no more requests; those in flight are finished."""
@@ -216,6 +220,14 @@ class Engine:
             device=str(model.device),
             num_parameters=model.num_parameters,
             queued_tokens=self.queued_tokens,
+            replicas=[
+                ReplicaCard(
+                    device=self.device,
+                    is_ready=self.is_ready,
+                    reason=self.reason,
+                    queued_tokens=self.queued_tokens,
+                )
+            ],
         )
 
     def _check_size(self, items: Sequence[TextItem]) -> None:
@@ -232,54 +244,78 @@ class Engine:
                 param="items",
             )
 
-    def _admit(self) -> None:
+    def _admit(self, tokens: int, *, deadline: float) -> None:
+        """Refuse a request, of about so many tokens, that is better not tokenised."""
         if not self.is_ready:
             raise NotReady(self._reason, retry_after_s=5.0 if self._state == "starting" else 30.0)
         queued, limit = self.queued_tokens, self._config.max_queued_tokens
         if queued >= limit:
-            speed = self._worker.tokens_per_s
-            wait_s = queued / speed if speed else 1.0
-            raise Overloaded(
+            speed = self._worker.backlog().tokens_per_s
+            raise _overloaded(
                 f"{queued:,} tokens wait already, limit {limit:,}; try again later",
-                retry_after_s=min(max(wait_s, 1.0), 60.0),
+                retry_after_s=queued / speed if speed else 1.0,
+            )
+        self._check_wait(tokens, deadline=deadline, pending=self._pool.pending_tokens)
+
+    def _check_wait(self, tokens: int, *, deadline: float, pending: int = 0) -> None:
+        """Refuse a request that would be late, or make one late that was admitted before it.
+
+        One that finds nothing to wait for is let in whatever it takes: later is no better.
+        """
+        backlog = self._worker.backlog()
+        backlog = dataclasses.replace(backlog, running=backlog.running + pending)
+        if not backlog.tokens_per_s or not backlog.num_tokens:
+            return
+        now = time.perf_counter()
+        expected = forecast(
+            backlog, tokens=tokens, deadline=deadline, now=now, pass_tokens=self.max_batch_tokens
+        )
+        if expected.excess_s > 0:
+            raise _overloaded(
+                f"the scores may take {expected.wait_s:.1f} s and {deadline - now:.1f} s are left: "
+                f"this request, or one admitted before it, would be {expected.excess_s:.1f} s "
+                "late; try again later, send less at once or allow more time (timeout_s)",
+                retry_after_s=expected.excess_s,
             )
 
     async def _compute(
-        self, request: ScoreRequest, groups: Sequence[Sequence[Group]]
+        self, request: ScoreRequest, groups: Sequence[Sequence[Group]], *, deadline: float
     ) -> list[ItemOutput]:
-        items: list[ScoringItem] = []
+        tickets: list[Ticket] = []
+        submission = Submission(deadline)
         try:
             for item_groups in groups:
-                items.append(self._submit(item_groups))
-            return [await item.future for item in items]
+                ticket = self._in_flight.join(item_groups, submission)
+                tickets.append(ticket)
+                if ticket.is_own:
+                    for chunk in self._chunks(ticket.item, item_groups):
+                        submission.add(chunk)
+                else:
+                    self._observer.record_joined(sum(len(group.suffixes) for group in item_groups))
+            if submission.chunks:
+                # Now the tokens are known; others that are being tokenised come after these.
+                self._check_wait(submission.num_tokens, deadline=deadline)
+                self._worker.submit(submission)
+            return [await ticket.output() for ticket in tickets]
         except SteerwardError as error:
             if error.param is None:
                 raise
-            failed = next(i for i, item in enumerate(items) if _has_failed(item.future))
+            failed = next(i for i, ticket in enumerate(tickets) if ticket.has_failed)
             raise placed(error, failed, request.items[failed]) from error
         finally:
-            # On success nothing is left to cancel; else the worker skips what has not run.
-            for item in items:
-                item.is_cancelled = True
-                if item.future.done():
-                    with contextlib.suppress(asyncio.CancelledError):
-                        item.future.exception()
-                else:
-                    item.future.cancel()
+            # On success nothing is left.
+            for unwanted in {self._in_flight.leave(ticket) for ticket in tickets}:
+                if unwanted is not None:
+                    self._worker.drop_cancelled(unwanted)
 
-    def _submit(self, groups: Sequence[Group]) -> ScoringItem:
-        loop = asyncio.get_running_loop()
-        item = ScoringItem(loop.create_future(), time.perf_counter())
-        chunks: list[Chunk] = []
+    def _chunks(self, item: ScoringItem, groups: Sequence[Group]) -> Iterator[Chunk]:
+        item.has_one_prompt = len(groups) == 1
         first = 0
         for group in groups:
-            for part in split_group(group, max_tokens=self.max_batch_tokens):
-                chunks.append(Chunk(item, first, part, part.num_tokens))
+            for part, tokens in split_group(group, max_tokens=self.max_batch_tokens):
+                item.num_chunks += 1
+                yield Chunk(item, first, part, tokens)
                 first += len(part.suffixes)
-        item.has_one_prompt = len(groups) == 1
-        item.num_chunks = len(chunks)
-        self._worker.submit(chunks)
-        return item
 
     def _become_ready(self) -> None:
         if self._state == "starting":
@@ -293,8 +329,8 @@ class Engine:
 
     def _set_state(self, state: State, reason: str) -> None:
         self._state, self._reason = state, reason
-        self._observer.record_ready(state == "ready")
+        self._observer.record_ready(self.device, state == "ready")
 
 
-def _has_failed(future: asyncio.Future[ItemOutput]) -> bool:
-    return future.done() and not future.cancelled() and future.exception() is not None
+def _overloaded(message: str, *, retry_after_s: float) -> Overloaded:
+    return Overloaded(message, retry_after_s=min(max(retry_after_s, 1.0), 60.0))

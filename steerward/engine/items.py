@@ -6,6 +6,7 @@ Axis legend: G candidates of an item, K objectives, V directions.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -61,4 +62,21 @@ class Chunk:
     """Index in its item of the chunk's first candidate."""
     group: Group
     num_tokens: int
-    """Tokens a forward pass computes for it, before any merging."""
+    """Tokens it is expected to cost: a prefix counts once for as many chunks as fit a pass."""
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """What one request asks of the device, all its items together: the unit of fairness."""
+
+    deadline: float
+    """On the clock of `time.perf_counter`; infinite if the request may take any time."""
+    chunks: deque[Chunk] = field(default_factory=deque[Chunk])
+    """That have not been taken yet."""
+    num_tokens: int = 0
+    """Tokens that these are expected to cost."""
+
+    def add(self, chunk: Chunk) -> None:
+        """Add a chunk, before the submission is queued."""
+        self.chunks.append(chunk)
+        self.num_tokens += chunk.num_tokens

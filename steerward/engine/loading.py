@@ -6,43 +6,66 @@ import logging
 import time
 from collections.abc import Sequence
 
+import torch
+
 from steerward.config import EngineConfig, ServeConfig
 from steerward.engine.engine import Engine
+from steerward.engine.group import EngineGroup
+from steerward.engine.observation import Observer
+from steerward.engine.served import ServedModel
 from steerward.metrics import Metrics
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.source import checkpoint_name
 from steerward.protocol.errors import CheckpointRefused
+from steerward.protocol.scoring import ModelCard
 
 logger = logging.getLogger(__name__)
 
 
-def load_engine(source: str, *, name: str, config: EngineConfig, metrics: Metrics) -> Engine:
-    """Return the engine of one reward model, not started yet.
+def load_engine(source: str, *, name: str, config: EngineConfig, metrics: Metrics) -> ServedModel:
+    """Return one reward model on the devices of the settings, not started yet.
 
     Raises:
         NotFound: If there is no such checkpoint.
-        CheckpointRefused: If it cannot be loaded without guessing.
+        CheckpointRefused: If it cannot be loaded without guessing, or a device is not there.
     """
-    began_at = time.perf_counter()
-    model = load_reward_model(source, device=config.device, dtype=config.dtype)
-    if config.max_input_tokens is not None:
-        model.limit_input(config.max_input_tokens)
-    engine = Engine(model, name=name, config=config, metrics=metrics)
-    card = engine.card()
+    engines: list[Engine] = []
+    observer: Observer | None = None
+    for device in _devices(config):
+        began_at = time.perf_counter()
+        model = load_reward_model(source, device=device, dtype=config.dtype)
+        if config.max_input_tokens is not None:
+            model.limit_input(config.max_input_tokens)
+        observer = observer or Observer(metrics, model=name, objectives=model.objectives)
+        engine = Engine(model, name=name, config=config, metrics=metrics, observer=observer)
+        _log_loaded(engine.card(), seconds=time.perf_counter() - began_at)
+        engines.append(engine)
+    return engines[0] if len(engines) == 1 else EngineGroup(engines)
+
+
+def _devices(config: EngineConfig) -> Sequence[str]:
+    if config.devices != ["all"]:
+        return config.devices or [config.device]
+    count = torch.cuda.device_count()
+    if not count:
+        raise CheckpointRefused("devices are all GPUs, and torch sees none; name the devices")
+    return [f"cuda:{i}" for i in range(count)]
+
+
+def _log_loaded(card: ModelCard, *, seconds: float) -> None:
     logger.info(
         "loaded %s: %d objectives, %.1f M parameters, %s on %s, up to %d tokens, in %.1f s",
-        name,
+        card.id,
         len(card.objectives),
         card.num_parameters / 1e6,
         card.dtype,
         card.device,
         card.max_input_tokens,
-        time.perf_counter() - began_at,
+        seconds,
     )
-    return engine
 
 
-def load_engines(config: ServeConfig, metrics: Metrics) -> dict[str, Engine]:
+def load_engines(config: ServeConfig, metrics: Metrics) -> dict[str, ServedModel]:
     """Return the engines of a server by model name, in the order of the command line.
 
     Raises:

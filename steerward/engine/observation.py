@@ -5,6 +5,7 @@ Axis legend: N candidates, P prompts, K objectives.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -17,7 +18,7 @@ from steerward.protocol.objectives import ObjectiveSet
 
 
 class Observer:
-    """Records one model's work.
+    """Records one model's work, by as many threads as it has replicas.
 
     Args:
         metrics: Of the server process.
@@ -29,26 +30,52 @@ class Observer:
         self._metrics = metrics
         self._model = model
         self._names = objectives.names
+        self._queues: dict[str, Callable[[], int]] = {}
+        self._caches: list[Callable[[], int]] = []
+        self._ready: dict[str, bool] = {}
+        # Held by device threads and the event loop, never by a signal handler.
+        self._recording = threading.Lock()
         self._count = 0
         self._mean_K = torch.zeros(len(objectives), dtype=torch.float64)
         self._squares_K = torch.zeros(len(objectives), dtype=torch.float64)
 
-    def record_ready(self, is_ready: bool) -> None:
-        """Record whether the model answers requests."""
-        self._metrics.ready.labels(self._model).set(float(is_ready))
+    def add_replica(
+        self, device: str, *, queued_tokens: Callable[[], int], cached_bytes: Callable[[], int]
+    ) -> str:
+        """Make a replica known, not ready yet; return its label, the device if that is free.
 
-    def watch_queue(self, queued_tokens: Callable[[], int]) -> None:
-        """Let whoever reads the metrics see how many tokens wait then."""
-        self._metrics.queued_tokens.labels(self._model).set_function(queued_tokens)
+        Whoever reads the metrics sees how many tokens wait then, and what kept prompts hold.
+        """
+        label, number = device, 1
+        while label in self._queues:
+            number += 1
+            label = f"{device} #{number}"
+        self._queues[label] = queued_tokens
+        self._metrics.replica_queued_tokens.labels(self._model, label).set_function(queued_tokens)
+        total = self._metrics.queued_tokens.labels(self._model)
+        total.set_function(lambda: sum(queued() for queued in self._queues.values()))
+        self._caches.append(cached_bytes)
+        held = self._metrics.prefix_cache_bytes.labels(self._model)
+        held.set_function(lambda: sum(cached() for cached in self._caches))
+        self.record_ready(label, False)
+        return label
 
-    def record_stages(self, seconds: dict[str, float]) -> None:
-        """Record how long a request spent in each stage."""
+    def record_ready(self, replica: str, is_ready: bool) -> None:
+        """Record whether a replica answers requests; the model does if one of them does."""
+        with self._recording:
+            self._ready[replica] = is_ready
+            self._metrics.replica_ready.labels(self._model, replica).set(float(is_ready))
+            self._metrics.ready.labels(self._model).set(float(any(self._ready.values())))
+
+    def record_answer(self, replica: str, seconds: dict[str, float]) -> None:
+        """Record how long a request that a replica answered spent in each stage."""
+        self._metrics.replica_answers.labels(self._model, replica).inc()
         for stage in STAGES:
             self._metrics.stage_duration.labels(self._model, stage).observe(seconds[stage])
 
-    def watch_cache(self, cached_bytes: Callable[[], int]) -> None:
-        """Let whoever reads the metrics see how much memory kept prompts hold then."""
-        self._metrics.prefix_cache_bytes.labels(self._model).set_function(cached_bytes)
+    def record_joined(self, candidates: int) -> None:
+        """Record candidates that wait for the scores of an equal item in flight."""
+        self._metrics.joined_candidates.labels(self._model).inc(candidates)
 
     def record_batch(self, prepared: Prepared, result: BatchResult) -> None:
         """Record one forward pass."""
@@ -68,7 +95,8 @@ class Observer:
         metrics.non_finite.labels(model).inc(len(result.non_finite))
         finite = [n for n in range(num_candidates) if n not in result.non_finite]
         if finite:
-            self._record_rewards(result.output.rewards_NK[finite])
+            with self._recording:
+                self._record_rewards(result.output.rewards_NK[finite])
         if result.output.gates is not None:
             per_prompt = result.gates_are_per_prompt
             rows = [p.first for p in prepared.placements] if per_prompt else slice(None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from steerward.engine.items import Chunk
 from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, PackedBatch
-from steerward.models.plan import BatchPlan, Placement
+from steerward.models.plan import Placement
 from steerward.models.prefix_tree import WHOLE, PrefixTree
 from steerward.models.reward_model import RewardModel
 
@@ -74,14 +74,15 @@ class Runner:
         """Whether candidates of one prompt share their gates."""
         return self._model.gates_are_per_prompt
 
-    def plan(self) -> BatchPlan:
-        """Return an empty plan, which knows the prompts of the passes before."""
+    def cost(self, group: Group) -> int:
+        """Return how many tokens a pass would compute for a group by itself."""
+        return self._model.plan(self._tree).cost(group)
+
+    def prepare(self, chunks: list[Chunk]) -> Prepared:
+        """Lay out the forward pass of chunks."""
         if not self._tree.keeps or self._weight_version != self._model.weight_version:
             self.forget()
-        return self._model.plan(self._tree)
-
-    def prepare(self, plan: BatchPlan, chunks: list[Chunk]) -> Prepared:
-        """Lay out the forward pass of chunks."""
+        plan = self._model.plan(self._tree)
         placements = [plan.add(chunk.group) for chunk in chunks]
         if self._is_deterministic:
             return Prepared(chunks, placements, plan.batches(), plan.leaf_rows())

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from steerward.engine.batcher import take_batch
-from steerward.engine.items import Chunk
+from steerward.engine.batcher import PrefixTally
+from steerward.engine.items import Chunk, Submission
 from steerward.engine.observation import Observer
+from steerward.engine.queue import Backlog, ChunkQueue
 from steerward.engine.result import BatchResult, answer, deliver
 from steerward.engine.runner import Prepared, Runner
 from steerward.models.output import RewardOutput
@@ -44,47 +44,40 @@ class Worker:
         on_failure: Callable[[str], None],
     ) -> None:
         self._runner = runner
-        self._max_batch_tokens = max_batch_tokens
         self._observer = observer
         self._on_ready = on_ready
         self._on_failure = on_failure
-        self._queue: deque[Chunk] = deque()
-        self._changed = threading.Condition()
-        self._end_reason: str | None = None
-        self._queued_tokens = 0
-        self._tokens_per_s = 0.0
+        self._queue = ChunkQueue(max_tokens=max_batch_tokens)
         self._thread = threading.Thread(target=self._run, name="steerward-device", daemon=True)
 
     @property
     def queued_tokens(self) -> int:
-        """Tokens that wait, those of cancelled items included until they are skipped."""
-        return self._queued_tokens
+        """Tokens that wait."""
+        return self._queue.num_tokens
 
-    @property
-    def tokens_per_s(self) -> float:
-        """Recent throughput; 0 before the first batch."""
-        return self._tokens_per_s
+    def backlog(self) -> Backlog:
+        """Return what waits and runs, and how fast that goes."""
+        return self._queue.backlog()
 
     def start(self) -> None:
         """Start the thread; it warms up before it takes anything."""
         self._thread.start()
 
-    def submit(self, chunks: Sequence[Chunk]) -> None:
-        """Queue the chunks of an item.
+    def submit(self, submission: Submission) -> None:
+        """Queue the chunks of a request.
 
         Raises:
             NotReady: If the worker has ended or is ending.
         """
-        with self._changed:
-            if self._end_reason is not None:
-                raise NotReady(self._end_reason, retry_after_s=5.0)
-            self._queue.extend(chunks)
-            self._queued_tokens += sum(chunk.num_tokens for chunk in chunks)
-            self._changed.notify()
+        self._queue.submit(submission)
+
+    def drop_cancelled(self, submission: Submission) -> None:
+        """Remove what a submission still has of cancelled items."""
+        self._queue.drop_cancelled(submission)
 
     def close(self, *, timeout_s: float) -> None:
         """Answer what still waits with `NotReady`, and end the thread after its batch."""
-        self._end("the server is shutting down")
+        self._queue.close("the server is shutting down")
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -117,35 +110,26 @@ class Worker:
 
     def _prepare(self, *, wait: bool) -> Prepared | None:
         """Return the next batch; None if nothing waits, or when the worker is ending."""
-        while chunks := self._take(wait=wait):
+        while chunks := self._queue.take(self._new_tally, wait=wait):
             if prepared := self._plan(chunks):
                 return prepared
         return None
 
+    def _new_tally(self) -> PrefixTally:
+        return PrefixTally(self._runner.cost)
+
     def _plan(self, chunks: list[Chunk]) -> Prepared | None:
         """Return the pass of chunks; None if that failed, and they have been told so."""
         try:
-            return self._runner.prepare(self._runner.plan(), chunks)
+            return self._runner.prepare(chunks)
         # Taken from the queue, so they must be answered whatever happened.
         except Exception as error:
             self._fail(chunks, error)
             return None
 
-    def _take(self, *, wait: bool) -> list[Chunk]:
-        with self._changed:
-            while True:
-                if self._end_reason is not None:
-                    return []
-                chunks, left_tokens = take_batch(self._queue, max_tokens=self._max_batch_tokens)
-                self._queued_tokens -= left_tokens
-                if chunks or not wait:
-                    return chunks
-                self._changed.wait()
-
     def _finish(self, prepared: Prepared, output: RewardOutput, started_at: float) -> None:
         finished_at = time.perf_counter()
-        speed = prepared.num_tokens / (finished_at - started_at)
-        self._tokens_per_s += (0.2 if self._tokens_per_s else 1.0) * (speed - self._tokens_per_s)
+        self._queue.finish(prepared.chunks)
         broken = frozenset(output.non_finite_candidates())
         result = BatchResult(
             output, broken, self._runner.gates_are_per_prompt, started_at, finished_at
@@ -154,11 +138,12 @@ class Worker:
         for chunk, placement in zip(prepared.chunks, prepared.placements, strict=True):
             deliver(chunk, placement, result)
 
-    def _fail(self, chunks: Sequence[Chunk], error: Exception) -> None:
+    def _fail(self, chunks: list[Chunk], error: Exception) -> None:
         logger.error("a batch failed: %s", type(error).__name__, exc_info=error)
         failure = EngineFailure(
             f"scoring failed on the device ({type(error).__name__}); the server's log has the cause"
         )
+        self._queue.finish(chunks, has_failed=True)
         for chunk in chunks:
             answer(chunk.item, failure)
 
@@ -170,21 +155,13 @@ class Worker:
         except Exception as error:
             logger.critical("the device cannot go on: %s", type(error).__name__, exc_info=error)
             reason = f"the device worker has stopped ({type(error).__name__}); restart the server"
-            self._end(reason)
+            self._queue.close(reason)
             self._on_failure(reason)
             return False
         return True
 
-    def _end(self, reason: str) -> None:
-        with self._changed:
-            self._end_reason = self._end_reason or reason
-            self._changed.notify()
-
-    def _reject(self, taken: Sequence[Chunk]) -> None:
+    def _reject(self, taken: list[Chunk]) -> None:
         """Answer everything that will not run any more."""
-        with self._changed:
-            waiting = [*taken, *self._queue]
-            self._queue.clear()
-            self._queued_tokens = 0
-        for chunk in waiting:
-            answer(chunk.item, NotReady(self._end_reason or "stopped", retry_after_s=5.0))
+        self._queue.finish(taken, has_failed=True)
+        for chunk in [*taken, *self._queue.clear()]:
+            answer(chunk.item, NotReady(self._queue.end_reason, retry_after_s=5.0))

@@ -100,7 +100,7 @@ class InputTooLong(SteerwardError):
 
 
 class Overloaded(SteerwardError):
-    """The queue is full; the request was refused before it was queued."""
+    """The queue is full, or a time-out would be missed; refused before it was queued."""
 
     code = "overloaded"
     status = 429

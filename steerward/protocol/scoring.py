@@ -173,6 +173,18 @@ class ScoreResponse(ScoreSummary):
     items: list[ItemScore]
 
 
+class ReplicaCard(AnswerModel):
+    """One device that computes a model."""
+
+    device: str
+    """With a number behind it if several replicas share the device."""
+    is_ready: bool
+    reason: str
+    """Why it takes no requests; empty if it does."""
+    queued_tokens: int
+    """Tokens that wait for it now."""
+
+
 class ModelCard(AnswerModel):
     """One entry of ``GET /v1/models``."""
 
@@ -191,9 +203,12 @@ class ModelCard(AnswerModel):
     weight_version: str
     dtype: str
     device: str
+    """Where it is computed; several are separated by commas."""
     num_parameters: int
     queued_tokens: int
-    """Tokens that wait for the device now."""
+    """Tokens that wait for the device now, over all replicas."""
+    replicas: list[ReplicaCard] = []
+    """Each device that computes the model, with its queue."""
 
 
 class ModelList(AnswerModel):

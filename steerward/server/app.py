@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 import steerward
 from steerward.config import ServeConfig
-from steerward.engine.engine import Engine
+from steerward.engine.served import ServedModel
 from steerward.metrics import Metrics
 from steerward.server.errors import install_error_handlers
 from steerward.server.middleware import RequestMiddleware
@@ -24,7 +24,9 @@ Send prompts with candidates to `POST /v1/score`. Errors have OpenAI's shape; 42
 """
 
 
-def create_app(config: ServeConfig, engines: Mapping[str, Engine], metrics: Metrics) -> FastAPI:
+def create_app(
+    config: ServeConfig, engines: Mapping[str, ServedModel], metrics: Metrics
+) -> FastAPI:
     """Return the app; it starts the engines, and drains and closes them at the end."""
     state = ServerState(engines, config, metrics)
 

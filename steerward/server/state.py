@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from steerward.config import ServeConfig
-from steerward.engine.engine import Engine
+from steerward.engine.served import ServedModel
 from steerward.metrics import Metrics
 from steerward.protocol.errors import InvalidRequest, NotFound, brief
 
@@ -19,11 +19,11 @@ from steerward.protocol.errors import InvalidRequest, NotFound, brief
 class ServerState:
     """One server process."""
 
-    engines: Mapping[str, Engine]
+    engines: Mapping[str, ServedModel]
     config: ServeConfig
     metrics: Metrics
 
-    def engine(self, model: str | None) -> Engine:
+    def engine(self, model: str | None) -> ServedModel:
         """Return the engine of a model.
 
         Raises:

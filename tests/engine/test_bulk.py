@@ -69,6 +69,16 @@ def test_rows_keep_order_ids_and_scores(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.state.json"))
 
 
+def test_several_devices_score_as_one_does(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", rows(40))
+    run(source, tmp_path / "one.jsonl")
+    run(source, tmp_path / "two.jsonl", device="auto", devices=["cpu", "cpu"])
+    for one, other in zip(read(tmp_path / "one.jsonl"), read(tmp_path / "two.jsonl"), strict=True):
+        assert one["id"] == other["id"]
+        for a, b in zip(one["candidates"], other["candidates"], strict=True):
+            assert a["score"] == pytest.approx(b["score"], abs=GOLDEN_TOLERANCE)
+
+
 def test_bad_rows_become_error_rows_and_the_rest_goes_on(tmp_path: Path) -> None:
     good = rows(1)[0]
     bad = [

@@ -26,7 +26,7 @@ async def start_app(clean_environment: None) -> AsyncIterator[StartApp]:
 
         async def start(*names: str, **config: Any) -> FastAPI:
             models = [str(GOLDEN / name) for name in names or ("armorm",)]
-            settings = ServeConfig(reward_model=models, device="cpu", **config)
+            settings = ServeConfig(reward_model=models, **{"device": "cpu", **config})
             metrics = Metrics()
             engines = load_engines(settings, metrics)
             app = create_app(settings, engines, metrics)

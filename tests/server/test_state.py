@@ -40,6 +40,7 @@ async def test_engines_are_closed_together_and_each_answers_what_waits(
     """They were closed one after another, each waiting up to 10 s for its batch."""
     state = (await start_app("armorm", "seqcls-llama-1")).state.steerward
     request = ScoreRequest.model_validate({"items": BODY["items"]})
+    other = ScoreRequest.model_validate({"items": [{"prompt": "Other.", "candidates": ["One."]}]})
     release = threading.Event()
     engines: list[Engine] = list(state.engines.values())
     running: list[asyncio.Task[Any]] = []
@@ -48,7 +49,7 @@ async def test_engines_are_closed_together_and_each_answers_what_waits(
         is_held = hold_device(engine, release)
         running.append(asyncio.create_task(engine.score(request)))
         await until(is_held.is_set)
-        waiting.append(asyncio.create_task(engine.score(request)))
+        waiting.append(asyncio.create_task(engine.score(other)))
         await until(lambda engine=engine: engine._worker.queued_tokens)
     closing = asyncio.create_task(state.close())
     try:

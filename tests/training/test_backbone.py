@@ -60,7 +60,7 @@ def separation(folder: Path, pair_file: Path) -> float:
         for pair in load_rows([pair_file], PreferencePair):
             groups = group_conversations(chat.encode(pair.context, [pair.chosen, pair.rejected]))
             batch = pack(groups)
-            chosen, rejected = backbone(batch)[batch.last_positions_N]
+            chosen, rejected = backbone(batch)[batch.last_rows_N]
             vectors[pair.split].append(chosen - rejected)
     train, test = (torch.stack(vectors[split]).numpy() for split in ("train", "test"))
     fit = LogisticRegression(fit_intercept=False, C=0.01, max_iter=500)

@@ -49,11 +49,17 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", responses=error_answers(503))
 @router.get("/health", responses=error_answers(503))
 async def readyz(request: Request) -> dict[str, str]:
-    """Answer 200 if every model takes requests, else 503 with the reason."""
+    """Answer 200 if every model takes requests, else 503 with the reason.
+
+    A model on several devices takes requests while one of them works; `degraded` names the others.
+    """
+    degraded: list[str] = []
     for engine in state_of(request).engines.values():
         if not engine.is_ready:
             raise NotReady(f"{engine.name}: {engine.reason}", retry_after_s=5.0)
-    return {"status": "ready"}
+        if engine.reason:
+            degraded.append(f"{engine.name}: {engine.reason}")
+    return {"status": "ready"} | ({"degraded": "; ".join(degraded)} if degraded else {})
 
 
 @router.get("/version")
