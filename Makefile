@@ -13,7 +13,7 @@ TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH_INDEX_cuda :=
 ROUNDS ?= 5
-BENCH_ROUNDS := score_throughput concurrency classifiers repeats growth latency ablation dtypes
+BENCH_ROUNDS := score_throughput concurrency classifiers repeats growth latency ablation dtypes wire
 BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline
 $(foreach name,$(BENCH_ROUNDS),$(eval BENCH_FLAGS_$(name) := --rounds $(ROUNDS)))
 BENCH_FLAGS_concurrency += $(addprefix --litserve-python ,$(LITSERVE_PYTHON))

@@ -69,6 +69,8 @@ def run(setting: Setting, folder: Path) -> dict[str, Any]:
             name: stack.enter_context(opened(EngineSubject(folder, **switch.settings)))
             for name, switch in switches.items()
         }
+        for name, switch in switches.items():
+            switch.model(engines[name].model)
         alone = stack.enter_context(opened(PlainSubject(folder, batch_size=1)))
         for name, passes in setting.workloads().items():
             for items in passes(CHECK):

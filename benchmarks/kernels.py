@@ -9,9 +9,9 @@ heads, gate and score. Results are checked against the references before anythin
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.command import main, table
 from benchmarks.kernel_cases import CASES, KERNEL, Attention, Epilogue
-from benchmarks.measure import environment, finish, interleaved, ratio
+from benchmarks.measure import interleaved, ratio
 
 # bf16 holds 8 bits, and results are of order one.
 ATTENTION_TOLERANCE = 2e-2
@@ -45,53 +46,63 @@ def time_methods(
             method()
         torch.cuda.synchronize()
 
-    seconds = interleaved({n: partial(repeated, m) for n, m in methods.items()}, rounds=rounds)
+    seconds = interleaved(
+        {n: lambda _, m=m: repeated(m) for n, m in methods.items()}, rounds=rounds
+    )
     return {
         "us": {name: statistics.median(s) / calls * 1e6 for name, s in seconds.items()},
         "kernel_over": {n: ratio(s, seconds[KERNEL]) for n, s in seconds.items() if n != KERNEL},
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is measured."""
+
+    rounds: int = 11
+    calls: int = 20
+    """Of each way in a round."""
+
+
 @torch.inference_mode()
-def run(*, rounds: int, calls: int) -> dict[str, Any]:
-    """Return all figures, each after its check, and print the table."""
+def run(setting: Setting, _: Path) -> dict[str, Any]:
+    """Return all figures, each after its check.
+
+    Raises:
+        SystemExit: If there is no CUDA device, or results differ by more than the tolerance.
+    """
+    if not torch.cuda.is_available():
+        raise SystemExit("This benchmark times CUDA kernels, and torch finds no CUDA device here.")
+    time_all = partial(time_methods, rounds=setting.rounds, calls=setting.calls)
     results: dict[str, Any] = {}
     for name, groups in CASES.items():
         case = Attention(groups)
         errors = check(case.errors(), ATTENTION_TOLERANCE)
-        figures = time_methods(case.methods(), rounds=rounds, calls=calls)
+        figures = time_all(case.methods())
         figures["kernel_tflops"] = case.flops / figures["us"][KERNEL] / 1e6
         results[name] = {"max_abs_error": errors, **figures}
     epilogue = Epilogue()
     errors = check(epilogue.errors(), SCORE_TOLERANCE)
-    figures = time_methods(epilogue.methods(), rounds=rounds, calls=calls)
+    figures = time_all(epilogue.methods())
     block = torch.empty(2**30, dtype=torch.uint8, device="cuda")
-    copy = time_methods({KERNEL: block.clone}, rounds=rounds, calls=calls)["us"][KERNEL]
+    copy = time_all({KERNEL: block.clone})["us"][KERNEL]
     floor = {"floor_us": epilogue.floor_bytes * copy / 2**31, "copied_gb_per_s": 2**31 / copy / 1e3}
     results["epilogue, 64 candidates"] = {"max_abs_error": errors, **figures, **floor}
-    for name, result in results.items():
-        print(name)
-        for method, us in result["us"].items():
-            print(f"  {method:16} {us:10.1f} us")
-        for key in ("kernel_tflops", "floor_us", "copied_gb_per_s"):
-            if key in result:
-                print(f"  {key:16} {result[key]:10.1f}")
-    return results
-
-
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--calls", type=int, default=20, help="calls of each way in a round")
-    parser.add_argument("--out", type=Path, help="file that keeps the result")
-    options = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("This benchmark times CUDA kernels, and torch finds no CUDA device here.")
-    result = run(rounds=options.rounds, calls=options.calls)
     device = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-    finish({"benchmark": "kernels", **environment(), **device, **result}, options.out)
+    return {**device, "cases": results, "tables": [_table(*one) for one in results.items()]}
+
+
+def _table(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    rows = [[method, f"{us:.1f}"] for method, us in result["us"].items()]
+    for key, unit in (
+        ("kernel_tflops", "TFLOP/s"),
+        ("floor_us", "us"),
+        ("copied_gb_per_s", "GB/s"),
+    ):
+        if key in result:
+            rows.append([key.partition("_")[0], f"{result[key]:.1f} {unit}"])
+    return table(name, ["way", "us"], rows)
 
 
 if __name__ == "__main__":
-    main()
+    main(Setting, run)

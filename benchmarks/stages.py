@@ -5,12 +5,12 @@ What an engine does on several threads is done here in turn on one, so that span
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -19,7 +19,7 @@ from benchmarks.workload import Item
 from steerward.engine.answer import AnswerBuilder
 from steerward.engine.items import ItemOutput
 from steerward.models.output import RewardOutput
-from steerward.models.packing import Group, group_conversations, pack
+from steerward.models.packing import Group, group_conversations
 from steerward.models.reward_model import RewardModel
 from steerward.protocol.scoring import ScoreRequest
 
@@ -88,17 +88,21 @@ def _run(model: RewardModel, items: Sequence[Item]) -> bytes:
             for item in items
         ]
     with _span(model, "pack"):
-        batch = pack([one for item in groups for one in item]).to(model.device)
+        plan = model.plan()
+        for item in groups:
+            for group in item:
+                plan.add(group)
+        batch = plan.batch()
     with _span(model, _FORWARD):
-        output = model(batch).to_host()
+        output = model(batch).to_host().by_candidate(model.gate_rows(batch))
     with _span(model, "answer"):
         answer = builder.build(groups, list(_outputs(groups, output)))
-        return json.dumps(answer).encode()
+        return orjson.dumps(answer.by_name())
 
 
 def _outputs(groups: Sequence[Sequence[Group]], output: RewardOutput) -> Iterator[ItemOutput]:
     row = 0
-    for place, (group,) in enumerate(groups):
+    for (group,) in groups:
         rows = slice(row, row + len(group.suffixes))
         row = rows.stop
         assert output.scores_N is not None
@@ -107,11 +111,12 @@ def _outputs(groups: Sequence[Sequence[Group]], output: RewardOutput) -> Iterato
         yield ItemOutput(
             output.rewards_NK[rows],
             output.scores_N[rows],
-            output.gates[place],
-            output.coefficients[place],
-            0,
-            0.0,
-            0.0,
+            output.gates[rows.start],
+            output.coefficients[rows.start],
+            tokens_saved=0,
+            tokens_cached=0,
+            queue_s=0.0,
+            inference_s=0.0,
         )
 
 
@@ -147,7 +152,8 @@ def _watched(model: RewardModel) -> Iterator[None]:
     handles: list[Any] = []
     for name, module in [("layers", model.backbone), *_parts(model.backbone.model)]:
         handles.append(module.register_forward_pre_hook(opens(name)))
-        handles.append(module.register_forward_hook(closes))
+        # The last layer's first pass ends within its attention.
+        handles.append(module.register_forward_hook(closes, always_call=True))
     try:
         yield
     finally:

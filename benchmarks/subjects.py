@@ -19,6 +19,7 @@ from steerward.config import EngineConfig
 from steerward.engine.engine import Engine
 from steerward.metrics import Metrics
 from steerward.models.checkpoint import load_reward_model
+from steerward.models.reward_model import RewardModel
 from steerward.protocol.scoring import ScoreRequest
 
 PADDED, ALONE, ENGINE, HTTP = "padded batches of 8", "one at a time", "engine", "HTTP server"
@@ -85,6 +86,11 @@ class EngineSubject(Subject):
         self._runner = asyncio.Runner()
         self._engine.start()
         self._runner.run(self._engine.wait_until_ready())
+
+    @property
+    def model(self) -> RewardModel:
+        """What the engine runs."""
+        return self._engine.model
 
     @property
     def computed_tokens(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.workload import Item
+from steerward.models.reward_model import RewardModel
 
 Items = Sequence[Item]
 
@@ -36,6 +37,15 @@ def apart(items: Items) -> Items:
     return parted
 
 
+def leave(_: RewardModel) -> None:
+    """Change nothing."""
+
+
+def compute_all_positions(model: RewardModel) -> None:
+    """Let the last layer compute what nobody reads, too."""
+    model.backbone.prunes = False
+
+
 @dataclass(frozen=True, slots=True)
 class Switch:
     """One technique switched off."""
@@ -44,6 +54,8 @@ class Switch:
     """Of the engine."""
     items: Callable[[Items], Items] = unchanged
     """What is sent in place of the workload's items."""
+    model: Callable[[RewardModel], None] = leave
+    """What is changed in the model."""
 
 
 EVERYTHING_ON = "everything on"
@@ -54,5 +66,6 @@ SWITCHES: Mapping[str, Switch] = {
     "passes of 512 tokens": Switch({"max_batch_tokens": 512}),
     "passes of 8,192 tokens": Switch({"max_batch_tokens": 8192}),
     "no prefix cache": Switch({"prefix_cache_bytes": 0}),
+    "last layer whole": Switch(model=compute_all_positions),
     "deterministic": Switch({"deterministic": True}),
 }

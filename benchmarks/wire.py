@@ -8,13 +8,12 @@ the same numbers, and text and ids to give the same groups, before anything is t
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ from typing import Any
 import orjson
 import torch
 
-from benchmarks.measure import environment, finish, interleaved
-from benchmarks.workload import NUM_OBJECTIVES, Item, grouped_items, write_checkpoint
+from benchmarks.command import main, table
+from benchmarks.measure import interleaved
+from benchmarks.workload import NUM_OBJECTIVES, Item, groups_of_8, write_checkpoint
 from steerward.clients.arrays import ScoreArrays
 from steerward.engine.answer import AnswerBuilder
 from steerward.engine.arrays import ScoredArrays
@@ -35,23 +35,37 @@ from steerward.models.reward_model import RewardModel
 from steerward.protocol.scoring import ScoreRequest, ScoreResponse
 
 GROUP_SIZE = 8
-CANDIDATES = (64, 1024)
 _WAYS: dict[str, tuple[Callable[[ScoredArrays], bytes], Callable[[bytes], object]]] = {
     "JSON": (lambda scored: orjson.dumps(scored.by_name()), ScoreResponse.model_validate_json),
     "arrays": (ScoredArrays.to_safetensors, ScoreArrays.from_safetensors),
 }
 
 
-def run(folder: Path, *, rounds: int, sizes: Sequence[int] = CANDIDATES) -> dict[str, Any]:
-    """Return all figures, or exit if two ways differ; a tiny checkpoint is written to a folder."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is measured."""
+
+    rounds: int = 21
+    few: int = 64
+    """Candidates of the smaller request."""
+    many: int = 1024
+    """Candidates of the larger one."""
+
+
+def run(setting: Setting, folder: Path) -> dict[str, Any]:
+    """Return all figures; a tiny checkpoint is written to a folder.
+
+    Raises:
+        SystemExit: If two ways hold different numbers.
+    """
     write_checkpoint(folder, layers=1, width=64)
     model = load_reward_model(folder, device="cpu")
-    result: dict[str, Any] = {}
-    for size in sizes:
-        items = grouped_items(size // GROUP_SIZE, candidates=GROUP_SIZE)
-        result[f"answer of {size}"] = measure_answer(model, items, rounds=rounds)
-        result[f"request of {size}"] = measure_request(model, items, rounds=rounds)
-    return result
+    figures: dict[str, Any] = {}
+    for size in (setting.few, setting.many):
+        items = groups_of_8(size // GROUP_SIZE)(0)
+        figures[f"answer of {size}"] = measure_answer(model, items, rounds=setting.rounds)
+        figures[f"request of {size}"] = measure_request(model, items, rounds=setting.rounds)
+    return {"figures": figures, "tables": [_table(*one) for one in figures.items()]}
 
 
 def measure_answer(model: RewardModel, items: Sequence[Item], *, rounds: int) -> dict[str, Any]:
@@ -106,7 +120,9 @@ def _figures(
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {name: {"bytes": len(c)} for name, c in contents.items()}
     for step, methods in steps.items():
-        for name, seconds in interleaved(methods, rounds=rounds).items():
+        for name, seconds in interleaved(
+            {n: lambda _, m=m: m() for n, m in methods.items()}, rounds=rounds
+        ).items():
             figures[name][f"{step}_ms"] = statistics.median(seconds) * 1e3
     return figures
 
@@ -124,27 +140,15 @@ def _check_same(by_name: bytes, arrays: bytes) -> None:
         raise SystemExit("the encodings hold different rewards, so nothing is timed")
 
 
-def print_table(name: str, figures: dict[str, dict[str, float]]) -> None:
-    """Print one subject for people."""
-    print(f"\n{name} candidates, {NUM_OBJECTIVES} objectives")
-    for way, values in figures.items():
-        steps = [f"{key[:-3]} {ms:8.2f} ms" for key, ms in values.items() if key.endswith("_ms")]
-        print(f"  {way:18} {values['bytes']:>10,} bytes   {'   '.join(steps)}")
-
-
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--out", type=Path, help="file that keeps the result")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(Path(folder), rounds=options.rounds)
-    for name, figures in result.items():
-        print_table(name, figures)
-    head = {"benchmark": "wire", "rounds": options.rounds, **environment()}
-    finish(head | result, options.out)
+def _table(name: str, figures: dict[str, dict[str, float]]) -> dict[str, Any]:
+    steps = [key for key in next(iter(figures.values())) if key.endswith("_ms")]
+    rows = [
+        [way, f"{values['bytes']:,}", *(f"{values[step]:.2f}" for step in steps)]
+        for way, values in figures.items()
+    ]
+    columns = [name, "bytes", *(f"{step.removesuffix('_ms')}, ms" for step in steps)]
+    return table(f"{name} candidates, {NUM_OBJECTIVES} objectives", columns, rows)
 
 
 if __name__ == "__main__":
-    main()
+    main(Setting, run)

@@ -133,7 +133,8 @@ def tokens_of(model: RewardModel, index: int, groups: Sequence[Group]) -> dict[s
             "each candidate as an item of its own, and no empty one",
             param=f"items[{index}]",
         )
-    tokens: dict[str, Any] = {"prompt": group.prefix, "candidates": group.suffixes}
+    candidates = [list(suffix) for suffix in group.suffixes]
+    tokens: dict[str, Any] = {"prompt": list(group.prefix), "candidates": candidates}
     # Also where no gate reads it: prompts meet in a batch if their positions are the same too.
     if has_position:
         tokens["gating_position"] = group.gating_position

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.kernel_cases import BY_RUN, EAGER, KERNEL, PADDED, Attention, Epilogue, Group
-from benchmarks.kernels import ATTENTION_TOLERANCE, SCORE_TOLERANCE, check, main
+from benchmarks.kernels import ATTENTION_TOLERANCE, SCORE_TOLERANCE, Setting, check, run
 
 GROUPS = (Group(7, (5, 3)), Group(0, (9,)), Group(4, (1,)))
 
@@ -45,7 +45,6 @@ def test_results_that_differ_end_the_run(error: float) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device to measure")
-def test_without_a_device_the_benchmark_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["kernels"])
+def test_without_a_device_the_benchmark_says_so(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="torch finds no CUDA device here"):
-        main()
+        run(Setting(), tmp_path)

@@ -77,7 +77,7 @@ def test_encodings_agree_on_any_shape(
             "id": "score-1", "object": "score", "model": "m", "weight_version": "w",
             "usage": {
                 "prompt_tokens": 1, "candidate_tokens": 1, "prefix_tokens_saved": 0,
-                "total_tokens": 2,
+                "cached_tokens": 0, "total_tokens": 2,
             },
         },
         objectives=ObjectiveSet.from_names([f"objektiv ü {k}" for k in range(num_objectives)]),

@@ -132,7 +132,7 @@ TEXTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 async def test_text_and_its_ids_have_the_same_scores(start_engine: StartEngine, name: str) -> None:
-    engine = await start_engine(name)
+    engine = await start_engine(name, prefix_cache_bytes=0)
     answer = await engine.tokenize(TokenizeRequest.model_validate({"items": TEXTS}))
     tokenized = TokenizeResponse.model_validate(answer)
     assert (tokenized.model, tokenized.weight_version) == (name, engine.weight_version)

@@ -26,7 +26,9 @@ async def start_app(clean_environment: None) -> AsyncIterator[StartApp]:
 
         async def start(*names: str, **config: Any) -> FastAPI:
             models = [str(GOLDEN / name) for name in names or ("armorm",)]
-            settings = ServeConfig(reward_model=models, **{"device": "cpu", **config})
+            # Without kept prompts the same request has the same scores to the bit.
+            fixed = {"device": "cpu", "prefix_cache_bytes": 0}
+            settings = ServeConfig(reward_model=models, **{**fixed, **config})
             metrics = Metrics()
             engines = load_engines(settings, metrics)
             app = create_app(settings, engines, metrics)
