@@ -98,7 +98,7 @@ class Texts:
             rounds before.
     """
 
-    def __init__(self, seed: int, number: int = 0) -> None:
+    def __init__(self, seed: int | str, number: int = 0) -> None:
         tokenizer = AutoTokenizer.from_pretrained(resolve_source(POCKET))
         self._words = sorted(w for w in tokenizer.get_vocab() if w.isascii() and w.isalpha())
         self._lengths = random.Random(seed)
@@ -120,9 +120,11 @@ def workload_of(
     count: int, *, prompt: Lengths, candidate: Lengths, candidates: int = 1, seed: int = 0
 ) -> Workload:
     """Return prompts with candidates of random lengths between limits."""
+    # No workload has a prompt that another one had before: an engine keeps prompts.
+    key = f"{seed} {count} {prompt} {candidate} {candidates}"
 
     def items(number: int) -> list[Item]:
-        texts = Texts(seed, number)
+        texts = Texts(key, number)
         return [
             Item(texts.text(*prompt), [texts.text(*candidate) for _ in range(candidates)])
             for _ in range(count)

@@ -29,7 +29,7 @@ ENVIRONMENT_PREFIX = "STEERWARD_"
 POSITIONAL = "positional"
 """Marks a field that is an argument of the command line and not a flag."""
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
 
@@ -56,7 +56,9 @@ class EngineConfig(Settings):
     than the others. Limits on queued tokens are for each."""
     dtype: Dtype = "auto"
     """Of the backbone; auto is float32 on CPU; on CUDA float16 where the checkpoint says that it
-    is stored so, else bfloat16. Heads are always float32."""
+    is stored so, else bfloat16. int8 is for CPUs: linear layers with weights and inputs rounded to
+    8 bits, faster where the processor multiplies such (AVX-512 VNNI); measure before you trust it.
+    Heads are always float32."""
     max_batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens that one forward pass aims at. Behind a prompt that takes more than half of them,
     candidates still share passes of up to half as many candidate tokens; one longer candidate

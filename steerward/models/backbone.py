@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers.utils import logging as transformers_logging
 
 from steerward.models.attention import PACKED_ATTENTION, AttentionPass, watched_windows
+from steerward.models.int8 import Int8Linear, round_linears
 from steerward.models.last_layer import prune_last_layer
 from steerward.models.packing import Group, PackedBatch
 from steerward.models.plan import BatchPlan
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # How far packed and plain forward passes may lie apart at the self-check, relative to the
 # largest hidden value: rounding of a deep network, far below any error of layout.
-_PARITY = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2}
+_PARITY = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2, torch.int8: 6e-2}
 
 # What transformers raises for files that it cannot make sense of.
 LOADING_ERRORS = (
@@ -76,7 +77,8 @@ class Backbone(nn.Module):
 
         Args:
             folder: Folder with ``config.json`` and safetensors files.
-            dtype: Type that the backbone computes in.
+            dtype: Type that the backbone computes in; int8 is for its linear layers, the rest is
+                then in float32.
             device: Where it computes.
             head_keys: Keys of the files that are not the backbone's.
 
@@ -89,7 +91,7 @@ class Backbone(nn.Module):
                 model, report = AutoModel.from_pretrained(
                     folder,
                     config=config,
-                    dtype=dtype,
+                    dtype=torch.float32 if dtype is torch.int8 else dtype,
                     trust_remote_code=False,
                     use_safetensors=True,
                     output_loading_info=True,
@@ -118,6 +120,8 @@ class Backbone(nn.Module):
         for key, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise CheckpointRefused(f"backbone key {key!r} in {folder} holds NaN or infinity")
+        if dtype is torch.int8:
+            round_linears(model)
         return cls(model.to(device).eval())
 
     @property
@@ -162,8 +166,9 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are stored and computed in."""
-        return self.model.dtype
+        """What the weights are stored in, and linear layers computed."""
+        has_int8 = any(isinstance(module, Int8Linear) for module in self.model.modules())
+        return torch.int8 if has_int8 else self.model.dtype
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return final hidden states at the read positions, (R, H).

@@ -27,7 +27,12 @@ from steerward.protocol.objectives import ObjectiveSet
 OUTPUT_KEYS = {"score.weight", "lm_head.weight"}
 
 _DEVICES = "use auto, cpu, cuda or cuda:0"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.int8,
+}
 
 
 def load_reward_model(
@@ -38,10 +43,10 @@ def load_reward_model(
     Args:
         source: ``pocket``, a checkpoint folder, or a hub id (``owner/name[@revision]``).
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
-        dtype: Of the backbone: ``auto``, ``float32``, ``bfloat16`` or ``float16``. ``auto`` is
-            float32 on CPU; on CUDA it is float16 where config.json says that the backbone is
-            stored so, which bfloat16 would round, and bfloat16 otherwise. Heads and gate are
-            always float32.
+        dtype: Of the backbone: ``auto``, ``float32``, ``bfloat16``, ``float16``, or ``int8`` on a
+            CPU. ``auto`` is float32 on CPU; on CUDA it is float16 where config.json says that the
+            backbone is stored so, which bfloat16 would round, and bfloat16 otherwise. Heads and
+            gate are always float32.
 
     Raises:
         NotFound: If there is no such checkpoint.
@@ -155,6 +160,10 @@ def resolve_dtype(dtype: str, device: torch.device, config: Mapping[str, Any]) -
         return torch.float16 if stored == "float16" else torch.bfloat16
     if dtype not in _DTYPES:
         raise CheckpointRefused(f"dtype {dtype!r} is not one of auto, {', '.join(_DTYPES)}")
+    if dtype == "int8" and device.type != "cpu":
+        raise CheckpointRefused(
+            f"dtype int8 is for CPUs, the device is {device}; use bfloat16 there, or --device cpu"
+        )
     return _DTYPES[dtype]
 
 

@@ -114,7 +114,7 @@ def test_long_texts_are_no_exception(golden_models: dict[str, RewardModel], seed
         assert_same(score_through(model, groups, tree), alone(model, groups), dtype=torch.float32)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int8], ids=str)
 def test_narrow_types_stay_within_their_tolerance(dtype: torch.dtype) -> None:
     model = load_reward_model(GOLDEN / "armorm", device="cpu", dtype=str(dtype).split(".")[1])
     rng = random.Random(1)

@@ -43,7 +43,8 @@ async def test_answer_has_the_documented_shape(client: httpx.AsyncClient) -> Non
         total = sum(candidate["contributions"].values())
         assert total == pytest.approx(candidate["score"], abs=GOLDEN_TOLERANCE)
     assert set(body["usage"]) == {
-        "prompt_tokens", "candidate_tokens", "prefix_tokens_saved", "total_tokens",
+        "prompt_tokens", "candidate_tokens", "prefix_tokens_saved", "cached_tokens",
+        "total_tokens",
     }  # fmt: skip
     assert sum(value**2 for value in body["direction"].values()) == pytest.approx(1.0)
     ScoreResponse.model_validate(body)
