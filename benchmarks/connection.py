@@ -25,6 +25,8 @@ class Connection:
         assert place.hostname is not None
         self._host, self._port = place.hostname, place.port or 80
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.head = b""
+        """Status line and headers of the last answer."""
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of a GET."""
@@ -62,7 +64,7 @@ class Connection:
         assert self._streams is not None
         reader, writer = self._streams
         writer.write(message)
-        head = await reader.readuntil(b"\r\n\r\n")
+        head = self.head = await reader.readuntil(b"\r\n\r\n")
         status = int(head.split(b" ", 2)[1])
         length = _LENGTH.search(head)
         if length is None:

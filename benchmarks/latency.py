@@ -4,19 +4,25 @@
 
 Four ways by turns, request after request, every request with other words: the model's forward
 pass on tokens that are packed already, the engine, the server over a bare connection, and the
-server over the client of the package. What is added is the difference of the medians.
+server over the client of the package. Each of them computes on threads of its own, which get in
+each other's way; what the server adds is therefore also told by itself: the time of a request
+less that of the forward pass within it, which the server says in a header.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+import re
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.command import main, table
+from benchmarks.connection import Connection
 from benchmarks.measure import orders, percentile, timed
 from benchmarks.served import ServerSubject
 from benchmarks.subjects import ALONE, ENGINE, HTTP, EngineSubject, PlainSubject, Subject, opened
@@ -27,6 +33,8 @@ from steerward.models.checkpoint import load_reward_model
 from steerward.models.packing import group_conversations
 
 FORWARD, CLIENT = "forward pass", "HTTP server, by its client"
+ADDED = "HTTP server, less its own forward pass"
+_INFERENCE = re.compile(rb"\r\nx-inference-ms: *([\d.]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,32 @@ class ForwardSubject(Subject):
         """Nothing was started."""
 
 
+class _Wire:
+    """One bare connection, and what the server said of the last request."""
+
+    def __init__(self, url: str) -> None:
+        self._runner = asyncio.Runner()
+        self._connection = Connection(url)
+
+    def score(self, item: Item) -> None:
+        """Send one item and wait for its scores."""
+        body = json.dumps({"items": [item.body()]}).encode()
+        status, _ = self._runner.run(self._connection.post("/v1/score", body))
+        assert status == 200
+
+    @property
+    def inference_s(self) -> float:
+        """Seconds of the last request's forward pass."""
+        found = _INFERENCE.search(self._connection.head)
+        assert found is not None
+        return float(found[1]) / 1e3
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._runner.run(self._connection.close())
+        self._runner.close()
+
+
 def run(setting: Setting, folder: Path) -> dict[str, Any]:
     """Return the times of each way on a checkpoint that is written into a folder.
 
@@ -99,19 +133,24 @@ def run(setting: Setting, folder: Path) -> dict[str, Any]:
             expected = alone.score(items)
             errors = check_equal({**subjects, ALONE: alone}, items, expected=expected)
         client = stack.enter_context(Client(server.url))
+        wire = stack.enter_context(closing(_Wire(server.url)))
         methods: dict[str, Callable[[Item], Callable[[], object]]] = {
             FORWARD: forward.prepared,
             ENGINE: lambda item: lambda: subjects[ENGINE].score([item]),
-            HTTP: lambda item: lambda: server.score([item]),
+            HTTP: lambda item: lambda: wire.score(item),
             CLIENT: lambda item: lambda: client.score(item.prompt, item.candidates),
         }
         seconds: dict[str, list[float]] = {name: [] for name in methods}
+        added: list[float] = []
         for number in range(-1, setting.rounds):
             for item in workload(number):
                 for _, name in orders(list(methods), rounds=1, warm_up=0):
                     took = timed(methods[name](item))
                     if number >= 0:
                         seconds[name].append(took)
+                        if name == HTTP:
+                            added.append(took - wire.inference_s)
+    seconds[ADDED] = added
     result = {"max_abs_error": errors, "seconds": seconds}
     return {**result, "tables": [_table(setting, seconds)]}
 
@@ -127,7 +166,7 @@ def _table(setting: Setting, seconds: dict[str, list[float]]) -> dict[str, Any]:
                 name,
                 f"{medians[name]:.2f}",
                 f"{1e3 * p99:.2f}",
-                "" if name == FORWARD else f"{medians[name] - medians[FORWARD]:+.2f}",
+                "" if name in (FORWARD, ADDED) else f"{medians[name] - medians[FORWARD]:+.2f}",
                 f"{medians[name] - medians[ENGINE]:+.2f}" if name in (HTTP, CLIENT) else "",
             ]
         )

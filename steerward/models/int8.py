@@ -19,8 +19,9 @@ _LEAST_SCALE = 1e-30
 
 
 class RoundedInputs:
-    """The input that was rounded last: maps side by side, such as those to queries, keys and
-    values, get the same one.
+    """The input that was rounded last.
+
+    Maps side by side, such as those to queries, keys and values, get the same one.
     """
 
     def __init__(self) -> None:

@@ -74,7 +74,7 @@ def test_growth(tmp_path: Path) -> None:
 @pytest.mark.e2e
 def test_latency(tmp_path: Path) -> None:
     result = latency.run(latency.Setting(rounds=1, requests=2, **TINY), tmp_path)
-    assert row_names(result) == [latency.FORWARD, ENGINE, HTTP, latency.CLIENT]
+    assert row_names(result) == [latency.FORWARD, ENGINE, HTTP, latency.CLIENT, latency.ADDED]
     assert {len(times) for times in result["seconds"].values()} == {2}
 
 
