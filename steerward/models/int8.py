@@ -65,7 +65,7 @@ class Int8Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the mapped inputs in float32."""
         rows_TI, scale_T1 = self._inputs.of(inputs)
-        products_TO = torch._int_mm(rows_TI, self.weight.T)
+        products_TO = torch.ops.aten._int_mm(rows_TI, self.weight.T)
         outputs_TO = (products_TO * scale_T1).mul_(self.scale)
         if self.bias is not None:
             outputs_TO += self.bias

@@ -232,7 +232,7 @@ def test_ids_of_the_published_code_have_its_scores(
             tokens = PromptTokens(
                 prompt=ids[:cut], candidates=[ids[cut:]], gating_position=position
             )
-            assert_case(model, model.score([model.group_tokens(tokens)]), 0, 0, case)
+            assert_case(model, model.score([model.group_tokens(tokens)]), 0, case)
 
 
 BOS = 1018
