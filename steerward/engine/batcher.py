@@ -52,21 +52,18 @@ class PrefixTally:
 
     def __init__(self, cost: Callable[[Group], int]) -> None:
         self._cost = cost
-        self._prefixes: set[tuple[int, tuple[int, ...]]] = set()
+        self._prefixes: set[tuple[int, ...]] = set()
 
     def cost(self, chunk: Chunk) -> int:
         """Return the tokens that the chunk would add to the pass."""
         group = chunk.group
-        if self._key(group) in self._prefixes:
+        if group.prefix in self._prefixes:
             return group.num_tokens - len(group.prefix)
         return self._cost(group)
 
     def add(self, chunk: Chunk) -> None:
         """Note that the chunk is in the pass."""
-        self._prefixes.add(self._key(chunk.group))
-
-    def _key(self, group: Group) -> tuple[int, tuple[int, ...]]:
-        return group.gating_position, group.prefix
+        self._prefixes.add(chunk.group.prefix)
 
 
 @dataclass(slots=True)

@@ -112,7 +112,7 @@ class ChunkQueue:
             tokens = self._running.pop(id(chunks), 0)
             if tokens and not has_failed:
                 self._speed.record(tokens, now - self._busy_since)
-            self._busy_since = now
+                self._busy_since = now
 
     def close(self, reason: str) -> None:
         """Refuse and give nothing more; the first reason stays."""

@@ -105,7 +105,10 @@ def _joined(item: ScoringItem) -> ItemOutput:
         gates=torch.cat(gates) if per_candidate else first.gates,
         coefficients=torch.cat(coefficients) if per_candidate else first.coefficients,
         tokens_saved=sum(part.tokens_saved for part in parts),
-        tokens_cached=first.tokens_cached,
+        # Later chunks of one prompt find what the first has left.
+        tokens_cached=first.tokens_cached
+        if item.has_one_prompt
+        else sum(part.tokens_cached for part in parts),
         queue_s=first.queue_s,
         inference_s=max(part.inference_s for part in parts),
     )

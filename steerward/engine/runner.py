@@ -1,6 +1,6 @@
 """Forward passes of one model: planned on the host, run on the device, read by one copy.
 
-Used by the device thread only.
+Used by the device thread only, but for `cached_bytes`.
 
 Axis legend: N candidates.
 """
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from steerward.engine.items import Chunk
 from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, PackedBatch
 from steerward.models.plan import Placement
-from steerward.models.prefix_tree import WHOLE, PrefixTree
+from steerward.models.prefix_tree import LEAST_SHARED, WHOLE, PrefixTree
 from steerward.models.reward_model import RewardModel
 
 # Two candidates behind a short prompt: exercises prefix, suffixes, heads and gate.
@@ -28,8 +30,10 @@ class Prepared:
     placements: list[Placement]
     batches: list[PackedBatch]
     """One; in deterministic mode one for each prompt and each candidate."""
-    leaf_rows: list[int] | None
+    rows: list[int] | None
     """In deterministic mode: row of each candidate among those of the batches."""
+    gate_rows_N: Tensor | None
+    """Else: row of each candidate in the gates, in host memory."""
 
     @property
     def num_tokens(self) -> int:
@@ -55,8 +59,8 @@ class Runner:
     def __init__(self, model: RewardModel, *, prefix_cache_bytes: int, deterministic: bool) -> None:
         self._model = model
         self._is_deterministic = deterministic
-        self._prefix_cache_bytes = prefix_cache_bytes
-        self._tree = self._empty_tree()
+        least_shared = WHOLE if deterministic else LEAST_SHARED
+        self._tree = PrefixTree(capacity_bytes=prefix_cache_bytes, least_shared=least_shared)
         self._weight_version = model.weight_version
 
     @property
@@ -84,26 +88,31 @@ class Runner:
             self.forget()
         plan = self._model.plan(self._tree)
         placements = [plan.add(chunk.group) for chunk in chunks]
+        device = self._model.device
         if self._is_deterministic:
-            return Prepared(chunks, placements, plan.batches(), plan.leaf_rows())
-        return Prepared(chunks, placements, [plan.batch()], None)
+            batches = [batch.to(device) for batch in plan.batches()]
+            return Prepared(chunks, placements, batches, plan.leaf_rows(), None)
+        batch = plan.batch()
+        gate_rows_N = self._model.gate_rows(batch)
+        return Prepared(chunks, placements, [batch.to(device)], None, gate_rows_N)
 
     def run(self, prepared: Prepared) -> RewardOutput:
         """Return the output on the device, without waiting for it.
 
         Passes must run in the order in which they were planned.
         """
-        if prepared.leaf_rows is not None:
-            return self._model.forward_apart(prepared.batches, prepared.leaf_rows)
+        if prepared.rows is not None:
+            return self._model.forward_apart(prepared.batches)
         return self._model(prepared.batches[0])
 
     def read(self, prepared: Prepared, output: RewardOutput) -> RewardOutput:
         """Return the output in host memory, gates and coefficients by candidate."""
         output = output.to_host()
         self._tree.trim()
-        if prepared.leaf_rows is not None:
-            return output
-        return output.by_candidate(self._model.gate_rows(prepared.batches[0]))
+        if prepared.rows is not None:
+            return output.rows(prepared.rows)
+        assert prepared.gate_rows_N is not None
+        return output.by_candidate(prepared.gate_rows_N)
 
     def probe(self) -> None:
         """Run a tiny batch through everything, and forget what passes before have kept."""
@@ -112,10 +121,5 @@ class Runner:
 
     def forget(self) -> None:
         """Keep nothing of the passes before."""
-        self._tree = self._empty_tree()
+        self._tree.clear()
         self._weight_version = self._model.weight_version
-
-    def _empty_tree(self) -> PrefixTree:
-        if self._is_deterministic:
-            return PrefixTree(capacity_bytes=self._prefix_cache_bytes, least_shared=WHOLE)
-        return PrefixTree(capacity_bytes=self._prefix_cache_bytes)

@@ -88,25 +88,36 @@ class Worker:
         self._on_ready()
         prepared = self._prepare(wait=True)
         while prepared is not None:
-            current, prepared = prepared, None
-            started_at = time.perf_counter()
-            try:
-                output = self._runner.run(current)
-                if self._runner.overlaps:
-                    # While the device works, what came in meanwhile is laid out for the next pass.
-                    prepared = self._prepare(wait=False)
-                self._finish(current, self._runner.read(current, output), started_at)
-            # Whatever the device raises must reach those who wait for it.
-            except Exception as error:
-                self._fail(current.chunks, error)
-                if not self._probe():
-                    break
-                if prepared is not None:
-                    # It may count on prompts that the failed pass was to compute.
-                    prepared = self._plan(prepared.chunks)
-            if prepared is None:
-                prepared = self._prepare(wait=True)
+            prepared, is_well = self._pass(prepared)
+            if not is_well:
+                break
+            # Nothing of a pass is held while the next is waited for.
+            prepared = prepared or self._prepare(wait=True)
         self._reject(prepared.chunks if prepared else [])
+
+    def _pass(self, current: Prepared) -> tuple[Prepared | None, bool]:
+        """Run a pass and answer its chunks.
+
+        Returns:
+            The next pass if it is laid out already, and whether the device can go on.
+        """
+        following: Prepared | None = None
+        started_at = time.perf_counter()
+        try:
+            output = self._runner.run(current)
+            if self._runner.overlaps:
+                # While the device works, what came in meanwhile is laid out for the next pass.
+                following = self._prepare(wait=False)
+            self._finish(current, self._runner.read(current, output), started_at)
+        # Whatever the device raises must reach those who wait for it.
+        except Exception as error:
+            self._fail(current.chunks, error)
+            if not self._probe():
+                return following, False
+            if following is not None:
+                # It may count on prompts that the failed pass was to compute.
+                following = self._plan(following.chunks)
+        return following, True
 
     def _prepare(self, *, wait: bool) -> Prepared | None:
         """Return the next batch; None if nothing waits, or when the worker is ending."""
@@ -124,6 +135,8 @@ class Worker:
             return self._runner.prepare(chunks)
         # Taken from the queue, so they must be answered whatever happened.
         except Exception as error:
+            # Half a plan must not be taken for what a pass will have computed.
+            self._runner.forget()
             self._fail(chunks, error)
             return None
 

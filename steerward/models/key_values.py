@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class KeyValues:
     """Keys and values of consecutive tokens of one sequence, by layer.
 

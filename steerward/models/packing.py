@@ -72,11 +72,6 @@ class PackedBatch:
         return self.last_rows_N.shape[0]
 
     @property
-    def num_cached_tokens(self) -> int:
-        """Keys that come from earlier batches."""
-        return sum(span.end - span.start for span in self.cached)
-
-    @property
     def last_positions_N(self) -> Tensor:  # noqa: N802 (the axis letter)
         """Packed index of each candidate's last token."""
         return self.read_positions_R[self.last_rows_N]
@@ -88,7 +83,7 @@ class PackedBatch:
 
     def to(self, device: torch.device) -> PackedBatch:
         """Return the batch on a device, moved by one copy."""
-        if device.type == "cpu":
+        if self.input_ids_T.device.type == device.type:
             return self
         tables = LayoutTables.build(self.layout), LayoutTables.build(self.read_layout)
         parts: list[Tensor] = [

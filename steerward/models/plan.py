@@ -46,6 +46,8 @@ class BatchPlan:
     def __init__(self, tree: PrefixTree, *, needs_gates: bool = True) -> None:
         self._tree = tree
         self._needs_gates = needs_gates
+        # Marks the nodes that this plan computes; they outlive it, and must not keep it alive.
+        self._mark = object()
         self._candidates: list[Candidate] = []
         self._leaves: dict[tuple[Node, tuple[int, ...], int], Leaf] = {}
         self._new_slots: dict[GateSlot, None] = {}
@@ -53,7 +55,11 @@ class BatchPlan:
     def cost(self, group: Group) -> int:
         """Return how many tokens the group would add to the forward pass, about."""
         path = self._tree.find(group.prefix)
-        known = sum(len(node.ids) for node in path if self._is_there(node))
+        known = sum(
+            len(node.ids)
+            for node in path
+            if self._is_there(node) and not self._lacks_gates(node, group)
+        )
         end = path[-1] if path and path[-1].end == len(group.prefix) else None
         return (
             len(group.prefix)
@@ -72,9 +78,9 @@ class BatchPlan:
         computed = cached = 0
         for node in path:
             if not self._is_there(node):
-                node.owner = self
+                node.owner = self._mark
                 computed += len(node.ids)
-            elif node.owner is not self:
+            elif node.owner is not self._mark:
                 cached += len(node.ids)
         end = path[-1] if path else self._tree.root
         first = len(self._candidates)
@@ -102,14 +108,22 @@ class BatchPlan:
         return [rows.setdefault(one.leaf, len(rows)) for one in self._candidates]
 
     def _layout(self) -> TreeLayout:
-        return TreeLayout(self._tree, self, candidates=self._candidates, new_slots=self._new_slots)
+        return TreeLayout(
+            self._tree, self._mark, candidates=self._candidates, new_slots=self._new_slots
+        )
 
     def _is_there(self, node: Node) -> bool:
         """Whether a node is computed by this plan already, or was before it."""
-        return node.owner is self or node.keys_values is not None
+        return node.owner is self._mark or node.keys_values is not None
+
+    def _lacks_gates(self, node: Node, group: Group) -> bool:
+        """Whether the gates are read in a node that keeps none for that position."""
+        position = group.gating_position
+        is_inside = node.start <= position < node.end
+        return self._needs_gates and is_inside and position not in node.gates
 
     def _leaf(self, end: Node, suffix: tuple[int, ...], group: Group) -> Leaf:
-        key = (end, suffix, group.gating_position)
+        key = (end, suffix, group.gating_position if self._needs_gates else 0)
         if key not in self._leaves:
             gate: tuple[int, GateSlot] | None = None
             if self._needs_gates and group.gating_position >= len(group.prefix):
@@ -125,7 +139,7 @@ class BatchPlan:
         node = next(node for node in path if position < node.end)
         if position not in node.gates:
             node.gates[position] = self._new_slot()
-            if node.owner is not self:
+            if node.owner is not self._mark:
                 # Where it was computed before, nobody had asked for the gates at that token and
                 # its state is gone: it is computed once more.
                 self._tree.forget(node)

@@ -57,10 +57,18 @@ class PrefixTree:
     def __init__(self, *, capacity_bytes: int = 0, least_shared: int = LEAST_SHARED) -> None:
         self._capacity_bytes = capacity_bytes
         self._least_shared = least_shared
-        self.clear()
+        self._start()
 
     def clear(self) -> None:
         """Forget everything: for other weights, and after a failed forward pass."""
+        for node in self._by_use:
+            # Parents and children hold each other: their memory is freed now, not when the
+            # garbage collector comes.
+            node.parent, node.keys_values, node.owner = None, None, None
+            node.children, node.gates = {}, {}
+        self._start()
+
+    def _start(self) -> None:
         self.root = Node((), 0, None)
         # Every use moves a path to the end, children before parents: the first is a leaf.
         self._by_use: OrderedDict[Node, None] = OrderedDict()
@@ -132,6 +140,11 @@ class PrefixTree:
         filled = {planned for planned in self._planned if planned.num_bytes}
         self._planned -= filled
         self._num_bytes += sum(keys_values.num_bytes for keys_values in filled)
+        # What does not fit by itself must not push out all the rest before it goes.
+        if too_large := {one for one in filled if one.num_bytes > self._capacity_bytes}:
+            for node in list(self._by_use):
+                if node.keys_values in too_large and not node.children:
+                    self._remove(node)
         while self._num_bytes > self._capacity_bytes and self._by_use:
             self._remove(next(iter(self._by_use)))
 

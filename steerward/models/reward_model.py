@@ -198,21 +198,14 @@ class RewardModel(nn.Module):
         )
         return RewardOutput(rewards_NK, scores_N, gates, coefficients)
 
-    def forward_apart(
-        self, batches: Sequence[PackedBatch], leaf_rows: Sequence[int]
-    ) -> RewardOutput:
-        """Return the output of `BatchPlan.batches`, gates and coefficients by candidate.
+    def forward_apart(self, batches: Sequence[PackedBatch]) -> RewardOutput:
+        """Return the output of `BatchPlan.batches`, run one after the other, on the device.
 
-        Args:
-            batches: Run one after the other.
-            leaf_rows: `BatchPlan.leaf_rows`.
+        Rows are those of `BatchPlan.leaf_rows`, gates and coefficients by candidate.
         """
-        outputs: list[RewardOutput] = []
-        for batch in batches:
-            output = self(batch)
-            if batch.num_candidates:
-                outputs.append(output.by_candidate(self.gate_rows(batch)))
-        return RewardOutput.joined(outputs).rows(leaf_rows)
+        outputs = [(self(batch), batch.num_candidates) for batch in batches]
+        # A pass has one candidate and its gates, or none.
+        return RewardOutput.joined([output for output, count in outputs if count])
 
     def plan(self, tree: PrefixTree | None = None) -> BatchPlan:
         """Return an empty plan of a forward pass.
@@ -258,6 +251,8 @@ class RewardModel(nn.Module):
         assert len(known) == len(batch.known_gates)
         if known:
             parts.append(torch.stack(known))
+        if not parts:
+            return hidden_RH.new_zeros((0, gate.num_objectives), dtype=torch.float32)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def direction_scores(self, rewards_NK: Tensor, directions_VK: Tensor) -> Tensor:

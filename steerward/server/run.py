@@ -29,6 +29,19 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config)
         self._state = state
+        self._freezing: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._freezing = asyncio.create_task(self._freeze_when_warm())
+
+    async def _freeze_when_warm(self) -> None:
+        """What lives then lives until the end; the collector need not look at it again."""
+        engines = self._state.engines.values()
+        await asyncio.gather(*(e.wait_until_ready() for e in engines), return_exceptions=True)
+        gc.collect()
+        gc.freeze()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._state.begin_drain()
@@ -37,6 +50,8 @@ class _Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             deadline.cancel()
+            if self._freezing is not None:
+                self._freezing.cancel()
 
     async def _close_at_deadline(self) -> None:
         await asyncio.sleep(self._state.config.drain_timeout_s)
@@ -56,9 +71,6 @@ def serve(config: ServeConfig) -> None:
     metrics = Metrics()
     engines = load_engines(config, metrics)
     app = create_app(config, engines, metrics)
-    # What lives now lives until the end; the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
     server = _Server(
         uvicorn.Config(
             app,

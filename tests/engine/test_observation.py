@@ -24,7 +24,7 @@ def test_gates_without_shares_leave_the_entropy_finite() -> None:
     metrics = Metrics()
     observer = Observer(metrics, model="m", objectives=ObjectiveSet.from_names(["a", "b"]))
     gates_PK = torch.tensor([[0.5, 0.5], [math.nan, 1.0], [math.inf, 1.0], [0.0, 0.0], [1.0, 0.0]])
-    prepared = Prepared([], [Placement(n, 1, 0, 0) for n in range(len(gates_PK))], [], None)
+    prepared = Prepared([], [Placement(n, 1, 0, 0) for n in range(len(gates_PK))], [], None, None)
     rewards_NK = torch.ones(len(gates_PK), 2)
     scores_N = (rewards_NK * gates_PK).sum(dim=-1)
     output = RewardOutput(rewards_NK, scores_N, gates_PK, gates_PK)

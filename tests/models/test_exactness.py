@@ -33,7 +33,7 @@ def score_apart(model: RewardModel, groups: Sequence[Group], tree: PrefixTree) -
     plan = model.plan(tree)
     for group in groups:
         plan.add(group)
-    output = model.forward_apart(plan.batches(), plan.leaf_rows())
+    output = model.forward_apart(plan.batches()).rows(plan.leaf_rows())
     tree.trim()
     return output
 
@@ -122,6 +122,16 @@ def test_narrow_types_stay_within_their_tolerance(dtype: torch.dtype) -> None:
     for _ in range(4):
         groups = random_groups(rng, 4, longest=40)
         assert_same(score_through(model, groups, tree), alone(model, groups), dtype=dtype)
+
+
+def test_apart_a_gate_may_be_read_behind_the_prompt(
+    golden_models: dict[str, RewardModel],
+) -> None:
+    """So it is where the template adds nothing to an empty candidate: no gates in the prompt."""
+    model = golden_models["armorm"]
+    group = Group(tuple(range(5, 30)), [(7, 8)], 25)
+    found = score_apart(model, [group], PrefixTree(least_shared=WHOLE))
+    assert_same(found, alone(model, [group]), dtype=torch.float32)
 
 
 @settings(max_examples=15, deadline=None)

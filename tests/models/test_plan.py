@@ -194,10 +194,12 @@ def test_a_kept_prompt_whose_gates_were_never_asked_for_is_computed_again() -> N
     for position in (39, 39, 20):
         plan = BatchPlan(tree)
         group = Group(ids, [(7,)], position)
+        expected = plan.cost(group)
         placements = [plan.add(group)]
         batch = plan.batch()
         check(batch, [group], placements)
         computed = batch.num_tokens
+        assert computed == expected
         assert placements[0].tokens_cached == 41 - computed
     assert computed == 41
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 
 import torch
 from hypothesis import given
@@ -70,3 +72,26 @@ def test_clear_forgets_everything() -> None:
     fill(tree, tuple(range(40)))
     tree.clear()
     assert (tree.num_bytes, tree.find(tuple(range(40)))) == (0, [])
+
+
+def test_a_prompt_larger_than_the_memory_leaves_the_others() -> None:
+    tree = PrefixTree(capacity_bytes=8 * 50)
+    small = tuple(range(20))
+    fill(tree, small)
+    fill(tree, tuple(range(100, 200)))
+    assert tree.find(small)
+    assert tree.num_bytes == 8 * 20
+
+
+def test_what_is_cleared_is_freed_at_once() -> None:
+    """Parents and children hold each other, and would wait for the garbage collector."""
+    tree = PrefixTree(capacity_bytes=10**6)
+    fill(tree, tuple(range(40)))
+    fill(tree, (*range(20), *range(500, 520)))
+    kept = [weakref.ref(node.keys_values) for node in tree.find(tuple(range(40)))]
+    gc.disable()
+    try:
+        tree.clear()
+        assert [one() for one in kept] == [None, None]
+    finally:
+        gc.enable()

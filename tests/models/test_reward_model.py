@@ -300,7 +300,7 @@ def test_ids_become_a_group_as_they_are_or_are_refused(
     else:
         assert is_good
         assert (group.prefix, group.suffixes, group.gating_position) == (
-            ids[:cut], [ids[cut:]], position,
+            tuple(ids[:cut]), [tuple(ids[cut:])], position,
         )  # fmt: skip
 
 

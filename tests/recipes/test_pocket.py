@@ -129,4 +129,4 @@ def test_start_is_minilm_read_causally(tmp_path: Path) -> None:
     ).eval()
     with torch.inference_mode():
         expected = plain(batch.input_ids_T[None]).last_hidden_state[0]
-        torch.testing.assert_close(backbone(batch), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(backbone.all_states(batch), expected, atol=1e-4, rtol=1e-4)
