@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from steerward.models.output import RewardOutput
 from steerward.models.packing import Group, group_conversations
+from steerward.models.prefix_tree import WHOLE, PrefixTree
 from steerward.models.reward_model import RewardModel
 from steerward.protocol.directions import PreferenceDirection
 from steerward.protocol.errors import (
@@ -104,6 +105,34 @@ def test_scores_within_a_group_that_shares_its_prompt_are_the_same(
     output = model.score([group for of_case in groups for group in of_case])
     for p, case in enumerate(cases):
         assert_case(model, output, p * (1 + len(OTHERS)), case)
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_scores_behind_kept_prompts_are_the_same(
+    golden_models: dict[str, RewardModel], name: str
+) -> None:
+    model, tree = golden_models[name], PrefixTree(capacity_bytes=10**9)
+    for case in [*golden_cases(name), *golden_cases(name)]:
+        plan = model.plan(tree)
+        placements = [plan.add(group) for group in groups_of(model, case, OTHERS)]
+        batch = plan.batch()
+        assert_case(model, model(batch).by_candidate(model.gate_rows(batch)), 0, case)
+    # The second time nothing but candidates was computed.
+    assert batch.num_tokens == sum(len(s) for s in groups_of(model, case, OTHERS)[0].suffixes)
+    assert placements[0].tokens_cached == len(groups_of(model, case)[0].prefix)
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_scores_of_the_deterministic_mode_are_the_same(
+    golden_models: dict[str, RewardModel], name: str
+) -> None:
+    model, tree = golden_models[name], PrefixTree(capacity_bytes=10**9, least_shared=WHOLE)
+    for case in golden_cases(name):
+        plan = model.plan(tree)
+        for group in groups_of(model, case, OTHERS):
+            plan.add(group)
+        output = model.forward_apart(plan.batches()).rows(plan.leaf_rows())
+        assert_case(model, output, 0, case)
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
