@@ -11,9 +11,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md",)
@@ -72,12 +75,23 @@ def served() -> Iterator[str]:
     )
     assert process.stderr is not None
     try:
-        yield next(
+        url = next(
             found[1] for line in process.stderr if (found := re.search(r"on (http://\S+)", line))
         )
+        _wait_until_warm(url)
+        yield url
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+def _wait_until_warm(url: str) -> None:
+    """Return when the server answers requests: it listens before that."""
+    deadline = time.monotonic() + 60
+    while httpx.get(f"{url}/health").status_code != 200:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the server did not get warm")
+        time.sleep(0.05)
 
 
 def with_outputs(text: str, url: str, folder: Path) -> str:
