@@ -1,12 +1,12 @@
 """The last layer computes only what is read.
 
 Heads and gate read one or two tokens of a sequence, and nothing follows the last layer. There,
-all tokens still give keys and values, but queries, output projection, feed-forward network and
-final norm are needed at the read positions alone: a share of the whole that grows as a model
-gets shallower, a twelfth of the linear layers at 8 layers, 3 % at 32.
+all tokens still give keys and values, but output projection, feed-forward network and final norm
+are needed at the read positions alone: most of one layer, out of as many as there are.
 
 It needs no knowledge of a family's layer: its own forward runs twice, over all tokens until the
-attention has the keys and values, and over the read positions with these.
+attention has the keys and values, and over the read positions with these. The price of that is
+that queries, which come before the attention too, are computed for all tokens.
 
 Axis legend: T packed tokens, R read positions, H hidden.
 """
