@@ -40,6 +40,22 @@ class PreferenceDirection:
             )
         return cls({name: value / norm for name, value in components.items()})
 
+    @classmethod
+    def from_angle(
+        cls, angle_deg: float, first: str, second: str, *, param: str = "angle"
+    ) -> PreferenceDirection:
+        """Return the direction at an angle, in degrees, from one objective towards another.
+
+        Raises:
+            InvalidDirection: If the angle is not finite.
+        """
+        if not math.isfinite(angle_deg):
+            raise InvalidDirection(
+                f"the angle is {angle_deg}; give a finite number of degrees", param=param
+            )
+        angle = math.radians(angle_deg)
+        return cls({first: math.cos(angle), second: math.sin(angle)})
+
 
 def check_weights(weights: Mapping[str, float], *, param: str = "weights") -> dict[str, float]:
     """Return weights unchanged if they may take the place of the gates.

@@ -1,0 +1,1 @@
+"""Policies: they generate completions, steered by a preference direction."""
