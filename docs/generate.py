@@ -106,7 +106,7 @@ def _errors() -> list[str]:
 
 
 def _api() -> str:
-    document = create_app(ServeConfig(), {}, Metrics()).openapi()
+    document = create_app(ServeConfig(), {}, {}, Metrics()).openapi()
     lines = [_GENERATED, "# HTTP API", ""]
     lines += [
         "The live server shows the same with a form to try it at `/docs`, and the OpenAPI "

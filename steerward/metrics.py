@@ -15,6 +15,8 @@ _TOKENS = tuple(float(2**power) for power in range(4, 17))
 _CANDIDATES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _NATS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0)
 
+_GENERATION_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
 STAGES = ("tokenisation", "queue", "inference", "total")
 
 
@@ -91,6 +93,33 @@ class Metrics:
         )
         self.non_finite = self._counter(
             "non_finite_scores", "Candidates with NaN or infinite rewards, refused.", model
+        )
+        self.completions = self._counter(
+            "completions",
+            "Completions returned, by what ended them: stop, length, or, of a request that came "
+            "to no end, error or closed.",
+            ("model", "finish_reason"),
+        )
+        self.completion_tokens = self._counter(
+            "completion_tokens", "Tokens drawn, those of samples that were not chosen too.", model
+        )
+        self.running_completions = self._gauge(
+            "running_completions", "Completions that are being drawn.", model
+        )
+        self.waiting_completions = self._gauge(
+            "waiting_completions", "Completions that wait for a place.", model
+        )
+        self.time_to_first_token = self._histogram(
+            "time_to_first_token_seconds",
+            "From the request until there is something of a completion to send.",
+            model,
+            _GENERATION_SECONDS,
+        )
+        self.completion_duration = self._histogram(
+            "completion_duration_seconds",
+            "From the request until its last completion ended.",
+            model,
+            _GENERATION_SECONDS,
         )
 
     def exposition(self) -> bytes:

@@ -24,8 +24,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "clients": {"protocol"},
     "models": {"gating", "kernels", "protocol", "logs"},
     "engine": {"models", "protocol", "config", "metrics", "logs"},
+    # Both load checkpoints and write conversations by their templates.
+    "policy": {"models", "protocol", "config", "metrics", "logs"},
     "training": {"models", "gating", "kernels", "protocol", "logs", "config"},
-    "server": {"engine", "protocol", "config", "metrics", "logs"},
+    "server": {"engine", "policy", "protocol", "config", "metrics", "logs"},
     "cli": {"protocol", "config", "logs", "engine", "models", "server", "training"},
     "__init__": {"clients"},
     "__main__": {"cli"},
@@ -44,6 +46,7 @@ NEVER: dict[str, set[str]] = {
     "gating": {"transformers", *_WEB, *_TRAINERS},
     "models": {*_WEB, *_TRAINERS},
     "engine": {*_WEB, *_TRAINERS, "httpx"},
+    "policy": {*_WEB, *_TRAINERS},
     "training": _WEB,
     "server": {*_HEAVY, *_TRAINERS},
 }

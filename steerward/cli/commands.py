@@ -64,7 +64,10 @@ def _training(name: str, summary: str, schema: type[Settings]) -> Command:
 
 COMMANDS: Sequence[Command] = (
     Command(
-        "serve", "serve reward models over HTTP", ServeConfig, "steerward.cli.serving:run_serve"
+        "serve",
+        "serve reward models and policies over HTTP",
+        ServeConfig,
+        "steerward.cli.serving:run_serve",
     ),
     Command(
         "score",

@@ -12,7 +12,7 @@ from steerward.protocol.errors import SteerwardError
 
 _EPILOG = """
 First steps:
-  steerward serve                         serve the reward model that ships with the package
+  steerward serve                         serve the models that ship with the package
   steerward score in.jsonl out.jsonl      score a file without a server
   steerward COMMAND --help                what a command does, with examples
 """
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 1 failed, 2 misused."""
     parser = argparse.ArgumentParser(
         prog="steerward",
-        description="Reward-model server that explains its scores.",
+        description="Reward-model server that explains its scores, and steers what it generates.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -12,6 +12,7 @@ from steerward.clients import _wire
 from steerward.clients._wire import AnswerT, Call, Item, Prompt
 from steerward.clients.arrays import ScoreArrays
 from steerward.protocol.errors import SteerwardError
+from steerward.protocol.policies import PolicyCard
 from steerward.protocol.scoring import ModelCard, ScoreResponse
 from steerward.protocol.tokenization import TokenizeResponse
 
@@ -208,7 +209,15 @@ class AsyncClient:
         Raises:
             SteerwardError: What the server or the connection failed with.
         """
-        return (await self._run(_wire.models_call())).data
+        return await self._run(_wire.models_call())
+
+    async def policies(self) -> list[PolicyCard]:
+        """Return the policies of the server and their adapters.
+
+        Raises:
+            SteerwardError: What the server or the connection failed with.
+        """
+        return await self._run(_wire.policies_call())
 
     async def model(self, name: str) -> ModelCard:
         """Return one reward model of the server.

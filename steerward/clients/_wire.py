@@ -25,6 +25,7 @@ from steerward.protocol.errors import (
     error_from_body,
 )
 from steerward.protocol.items import Message, TextItem
+from steerward.protocol.policies import PolicyCard
 from steerward.protocol.scoring import ModelCard, ModelList, ScoreRequest, ScoreResponse
 from steerward.protocol.tokenization import TokenizedItem, TokenizeRequest, TokenizeResponse
 from steerward.protocol.validation import invalid_request
@@ -187,9 +188,18 @@ def _plain(value: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     return value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else dict(value)
 
 
-def models_call() -> Call[ModelList]:
-    """Return the call that lists the models."""
-    return Call("GET", "/v1/models", ModelList.model_validate_json)
+def models_call() -> Call[list[ModelCard]]:
+    """Return the call that lists the reward models."""
+    return Call("GET", "/v1/models", lambda body: [c for c in _cards(body) if c.kind == "reward"])
+
+
+def policies_call() -> Call[list[PolicyCard]]:
+    """Return the call that lists the policies."""
+    return Call("GET", "/v1/models", lambda body: [c for c in _cards(body) if c.kind == "policy"])
+
+
+def _cards(body: bytes) -> list[ModelCard | PolicyCard]:
+    return ModelList.model_validate_json(body).data
 
 
 def model_call(name: str) -> Call[ModelCard]:

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from steerward.models.attention import PACKED_ATTENTION, AttentionPass, watched_windows
 from steerward.models.int8 import Int8Linear, round_linears
@@ -24,6 +20,7 @@ from steerward.models.last_layer import prune_last_layer
 from steerward.models.packing import Group, PackedBatch
 from steerward.models.plan import BatchPlan
 from steerward.models.prefix_tree import PrefixTree
+from steerward.models.pretrained import load_pretrained
 from steerward.protocol.errors import CheckpointRefused
 
 logger = logging.getLogger(__name__)
@@ -31,17 +28,6 @@ logger = logging.getLogger(__name__)
 # How far packed and plain forward passes may lie apart at the self-check, relative to the
 # largest hidden value: rounding of a deep network, far below any error of layout.
 _PARITY = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2, torch.int8: 6e-2}
-
-# What transformers raises for files that it cannot make sense of.
-LOADING_ERRORS = (
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    StrictDataclassError,
-    TypeError,
-    ValueError,
-)
 
 # Share of a candidate's state that another candidate may move: rounding of experts that are
 # batched together, nothing more. Exactly 0 for dense decoders.
@@ -85,41 +71,17 @@ class Backbone(nn.Module):
         Raises:
             CheckpointRefused: With the first missing, unexpected or mis-shaped key.
         """
-        with _quiet_loading():
-            try:
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-                model, report = AutoModel.from_pretrained(
-                    folder,
-                    config=config,
-                    dtype=torch.float32 if dtype is torch.int8 else dtype,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                    output_loading_info=True,
-                    # Without it, the error names no key.
-                    ignore_mismatched_sizes=True,
-                )
-            except LOADING_ERRORS as error:
-                raise CheckpointRefused(
-                    f"the backbone in {folder} did not load ({type(error).__name__}): {error}; "
-                    "look at the model_type and sizes of its config.json"
-                ) from error
         # Encoders with a pooling layer on top: scores read hidden states, never the pooler.
-        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-        unexpected = sorted(set(report["unexpected_keys"]) - head_keys)
-        for key, found, wanted in sorted(report["mismatched_keys"]):
-            raise CheckpointRefused(
-                f"backbone key {key!r} in {folder} has shape {list(found)}, config.json asks for "
-                f"{list(wanted)}; these files do not belong together"
-            )
-        if missing:
-            raise CheckpointRefused(f"backbone key {missing[0]!r} is missing in {folder}")
-        if unexpected:
-            raise CheckpointRefused(f"key {unexpected[0]!r} in {folder} is not known")
+        model = load_pretrained(
+            AutoModel,
+            folder,
+            what="backbone",
+            dtype=torch.float32 if dtype is torch.int8 else dtype,
+            other_keys=head_keys,
+            may_miss=("pooler.",),
+        )
         if hasattr(model, "pooler"):
             model.pooler = None
-        for key, tensor in model.state_dict().items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise CheckpointRefused(f"backbone key {key!r} in {folder} holds NaN or infinity")
         if dtype is torch.int8:
             round_linears(model)
         return cls(model.to(device).eval())
@@ -278,18 +240,3 @@ def _original_positions(config: PretrainedConfig) -> list[int]:
         for one in each
         if one.get("rope_type") == "longrope"
     ]
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Keep transformers from printing a report of the head keys, which are ours to read."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -120,6 +120,31 @@ class ChatEncoder:
         for answer in answers:
             yield self._encode_one([*context, {"role": "assistant", "content": answer}], memo)
 
+    def encode_prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the ids of turns with the template's opening of the assistant's next turn.
+
+        Raises:
+            InvalidRequest: As `encode`.
+        """
+        memo: dict[tuple[bool, str], Encoding] = {}
+        text, spans = self._render(turns, opens_answer=True)
+        ids: list[int] = []
+        for piece in self._pieces(text, spans):
+            is_special = piece.special_id is not None
+            ids += [piece.special_id] if is_special else self._encode_run(piece, memo).ids
+        return self._with_bos(ids)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the ids of plain text, with BOS where the tokenizer adds it.
+
+        Special tokens are recognised nowhere: their text is encoded as text.
+
+        Raises:
+            InvalidRequest: If the tokenizer makes a special token of part of it all the same.
+        """
+        memo: dict[tuple[bool, str], Encoding] = {}
+        return self._with_bos(list(self._encode_run(_Piece(0, text, None), memo).ids))
+
     def check_opening(self, ids: Sequence[int]) -> None:
         """Refuse ids of a whole conversation that open otherwise than `encode` lets them.
 
@@ -171,25 +196,34 @@ class ChatEncoder:
     def _with_one_bos(
         self, ids: list[int], prompt_length: int, gating_position: int
     ) -> EncodedConversation:
-        if self._begins_with_two_bos(ids):
-            raise CheckpointRefused("the chat template begins with two BOS tokens; remove one")
-        if self._adds_bos and ids[0] != self._bos_id:
-            assert self._bos_id is not None
-            ids = [self._bos_id, *ids]
-            prompt_length += 1
-            gating_position += 1
+        opened = self._with_bos(ids)
+        prompt_length += len(opened) - len(ids)
+        gating_position += len(opened) - len(ids)
+        ids = opened
         # At least one token is the candidate's, so that there is one to read.
         prompt_length = min(prompt_length, len(ids) - 1)
         return EncodedConversation(ids, prompt_length, min(gating_position, prompt_length))
 
-    def _render(self, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        if self._begins_with_two_bos(ids):
+            raise CheckpointRefused("the chat template begins with two BOS tokens; remove one")
+        if self._adds_bos and ids[:1] != [self._bos_id]:
+            assert self._bos_id is not None
+            return [self._bos_id, *ids]
+        return ids
+
+    def _render(
+        self, turns: Sequence[Turn], *, opens_answer: bool = False
+    ) -> tuple[str, list[tuple[int, int]]]:
         """Return the rendered text and the span of each turn's content in it."""
         contents = "".join(turn["content"] for turn in turns)
         marks = [mark for mark in _MARKS if mark not in contents][:2]
         if len(marks) < 2:
             raise InvalidRequest("the text holds too many Unicode noncharacters to be marked")
         opening, closing = marks
-        marked = self._apply_template([_marked(turn, opening, closing) for turn in turns])
+        marked = self._apply_template(
+            [_marked(turn, opening, closing) for turn in turns], opens_answer=opens_answer
+        )
         spans: list[tuple[int, int]] = []
         parts: list[str] = []
         length = 0
@@ -201,25 +235,25 @@ class ChatEncoder:
         text = "".join(parts)
         in_order = re.sub(f"[^{opening}{closing}]", "", marked) == (opening + closing) * len(spans)
         is_whole = in_order and len(spans) == len(turns)
-        if not is_whole or text != self._apply_template(turns):
+        if not is_whole or text != self._apply_template(turns, opens_answer=opens_answer):
             raise InvalidRequest(
-                "the chat template of this reward model leaves out or rewrites some of these "
+                "the chat template of this model leaves out or rewrites some of these "
                 "turns, so content and template cannot be told apart; simplify the turns (roles in "
                 "order, no reasoning or tool blocks inside content)"
             )
         return text, spans
 
-    def _apply_template(self, turns: Sequence[Turn]) -> str:
+    def _apply_template(self, turns: Sequence[Turn], *, opens_answer: bool = False) -> str:
         try:
             rendered = self.tokenizer.apply_chat_template(
                 [dict(turn) for turn in turns],
                 chat_template=self._template,
                 tokenize=False,
-                add_generation_prompt=False,
+                add_generation_prompt=opens_answer,
             )
         except TemplateError as error:
             raise InvalidRequest(
-                f"the chat template of this reward model refuses these turns: {error}"
+                f"the chat template of this model refuses these turns: {error}"
             ) from error
         assert isinstance(rendered, str)
         return rendered
@@ -261,8 +295,8 @@ class ChatEncoder:
             encoding = encoder.encode(piece.text, add_special_tokens=False)
             if not self._special_ids.isdisjoint(encoding.ids):
                 raise InvalidRequest(
-                    "the tokenizer of this reward model turns part of the text into a special "
-                    "token; the text cannot be scored as plain text"
+                    "the tokenizer of this model turns part of the text into a special "
+                    "token; it cannot be read as plain text"
                 )
             memo[key] = encoding
         return memo[key]

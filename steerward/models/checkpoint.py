@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from steerward.models.backbone import LOADING_ERRORS, Backbone
+from steerward.models.backbone import Backbone
 from steerward.models.chat import ChatEncoder
 from steerward.models.heads import HeadParts
 from steerward.models.layout import read_heads
 from steerward.models.native import native_section
 from steerward.models.presets import Preset, find_preset
+from steerward.models.pretrained import load_tokenizer, read_config
 from steerward.models.reward_model import RewardModel
 from steerward.models.source import resolve_source, weight_version
 from steerward.models.tensors import TensorFiles
@@ -53,7 +53,7 @@ def load_reward_model(
         CheckpointRefused: If loading it would need a guess; the key or file is named.
     """
     folder = resolve_source(str(source))
-    config = _read_config(folder)
+    config = read_config(folder)
     where = resolve_device(device)
     parts = read_heads(config, files := TensorFiles(folder))
     preset = find_preset(str(source), folder, num_objectives=parts.heads.num_objectives)
@@ -110,10 +110,10 @@ def _load_text_model(
     device: torch.device,
     dtype: str,
 ) -> tuple[Backbone, ChatEncoder]:
-    tokenizer = _load_tokenizer(tokenizer_folder)
+    tokenizer = load_tokenizer(tokenizer_folder)
     backbone = Backbone.load(
         folder,
-        dtype=resolve_dtype(dtype, device, _read_config(folder)),
+        dtype=resolve_dtype(dtype, device, read_config(folder)),
         device=device,
         head_keys=head_keys,
     )
@@ -167,19 +167,6 @@ def resolve_dtype(dtype: str, device: torch.device, config: Mapping[str, Any]) -
     return _DTYPES[dtype]
 
 
-def _read_config(folder: Path) -> Mapping[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointRefused(f"{folder} has no config.json")
-    try:
-        config: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointRefused(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointRefused(f"{path} is not a JSON object")
-    return cast("dict[str, Any]", config)
-
-
 def _backbone_folder(config: Mapping[str, Any], folder: Path) -> Path:
     reference = (native_section(config) or {}).get("backbone")
     if reference is None:
@@ -198,15 +185,6 @@ def _backbone_folder(config: Mapping[str, Any], folder: Path) -> Path:
 
 def _has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer.json").is_file() or (folder / "tokenizer.model").is_file()
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except LOADING_ERRORS as error:
-        raise CheckpointRefused(
-            f"the tokenizer in {folder} did not load ({type(error).__name__}): {error}"
-        ) from error
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from steerward.protocol.errors import CheckpointRefused, NotFound
 
 POCKET = "pocket"
-_POCKET_FOLDER = Path(__file__).parent / "pocket"
+POCKET_POLICY = "pocket-policy"
+# What ships with the package, by name; the folders are called the same.
+_SHIPPED = (POCKET, POCKET_POLICY)
 
 _FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 # Beside the weights, what a score depends on.
@@ -36,13 +38,14 @@ def resolve_source(source: str) -> Path:
     """Return the local folder of a checkpoint.
 
     Args:
-        source: ``pocket``, a folder, or a hub id as ``owner/name`` or ``owner/name@revision``.
+        source: ``pocket``, ``pocket-policy``, a folder, or a hub id as ``owner/name`` or
+            ``owner/name@revision``.
 
     Raises:
         NotFound: If it is none of these, or the hub does not have it or cannot be reached.
     """
-    if source == POCKET:
-        return _POCKET_FOLDER
+    if source in _SHIPPED:
+        return Path(__file__).parent / source
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -50,7 +53,7 @@ def resolve_source(source: str) -> Path:
     if not _HUB_ID.fullmatch(hub_id):
         raise NotFound(
             f"there is no folder {source!r} and it is not a hub id (owner/name); "
-            f"give a checkpoint folder, a hub id, or {POCKET!r}"
+            f"give a checkpoint folder, a hub id, or one of {', '.join(_SHIPPED)}"
         )
     return _fetch(hub_id, revision or None)
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_v
 from steerward.protocol.directions import PreferenceDirection, check_weights
 from steerward.protocol.items import ScoreItem
 from steerward.protocol.objectives import Objective
+from steerward.protocol.policies import PolicyCard
 from steerward.protocol.wire import AnswerModel, RequestModel, Text, num_keys
 
 # As `RequestModel`: each wrong key would be reported, with memory of its own.
@@ -186,7 +187,7 @@ class ReplicaCard(AnswerModel):
 
 
 class ModelCard(AnswerModel):
-    """One entry of ``GET /v1/models``."""
+    """A reward model's entry in ``GET /v1/models``."""
 
     id: str
     object: Literal["model"] = "model"
@@ -211,8 +212,12 @@ class ModelCard(AnswerModel):
     """Each device that computes the model, with its queue."""
 
 
+AnyCard = Annotated[ModelCard | PolicyCard, Field(discriminator="kind")]
+"""What the server knows of a model of either kind."""
+
+
 class ModelList(AnswerModel):
     """Answer of ``GET /v1/models``."""
 
     object: Literal["list"] = "list"
-    data: list[ModelCard]
+    data: list[AnyCard]

@@ -1,4 +1,4 @@
-"""The web application: routes around engines that somebody else has made."""
+"""The web application: routes around models that somebody else has made."""
 
 from __future__ import annotations
 
@@ -11,29 +11,37 @@ import steerward
 from steerward.config import ServeConfig
 from steerward.engine.served import ServedModel
 from steerward.metrics import Metrics
+from steerward.policy.generation import Policy
+from steerward.policy.steering import SteeredPolicy
 from steerward.server.errors import install_error_handlers
 from steerward.server.middleware import RequestMiddleware
-from steerward.server.routes import operations, score
+from steerward.server.rewards import EngineRewards
+from steerward.server.routes import generation, operations, score
 from steerward.server.state import ServerState
 
 _DESCRIPTION = """
-Scores answers with multi-objective reward models and says why.
+Scores answers with multi-objective reward models and says why; generates answers that are steered
+by the same numbers.
 
-Send prompts with candidates to `POST /v1/score`. Errors have OpenAI's shape; 429 and 503 carry
-`Retry-After`. Nothing is ever truncated, and no score is ever made up.
+Send prompts with candidates to `POST /v1/score`, and conversations to `POST /v1/chat/completions`,
+with OpenAI's client if you like. Errors have OpenAI's shape; 429 and 503 carry `Retry-After`.
+Nothing is ever truncated, and no score is ever made up.
 """
 
 
 def create_app(
-    config: ServeConfig, engines: Mapping[str, ServedModel], metrics: Metrics
+    config: ServeConfig,
+    engines: Mapping[str, ServedModel],
+    policies: Mapping[str, Policy],
+    metrics: Metrics,
 ) -> FastAPI:
-    """Return the app; it starts the engines, and drains and closes them at the end."""
-    state = ServerState(engines, config, metrics)
+    """Return the app; it starts the models, and drains and closes them at the end."""
+    state = ServerState(engines, _steered(policies, engines), config, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for engine in engines.values():
-            engine.start()
+        for model in (*engines.values(), *policies.values()):
+            model.start()
         yield
         # uvicorn has waited for open requests already; what is left has had its time.
         await state.close()
@@ -47,8 +55,18 @@ def create_app(
     )
     app.state.steerward = state
     app.include_router(score.router)
+    app.include_router(generation.router)
     app.include_router(operations.keyed_router)
     app.include_router(operations.router)
     install_error_handlers(app)
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=config.max_body_bytes)
     return app
+
+
+def _steered(
+    policies: Mapping[str, Policy], engines: Mapping[str, ServedModel]
+) -> dict[str, SteeredPolicy]:
+    """Return each policy with the reward model that scores where requests name none: the first."""
+    first = next(iter(engines.values()), None)
+    rewards = EngineRewards(first) if first is not None else None
+    return {name: SteeredPolicy(policy, rewards) for name, policy in policies.items()}

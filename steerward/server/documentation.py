@@ -12,7 +12,7 @@ _MEANING = {
     413: "A text, list or body over its limit; nothing is ever cut",
     422: "The request breaks a rule; the message names the place and the way out",
     429: "The queue is full, or too long for the time-out; try again after `Retry-After` seconds",
-    500: "Scoring failed; no part of the answer is returned",
+    500: "A device failed, or a score is not finite; no part of the answer is returned",
     503: "Starting, draining, or the device has failed",
     504: "The deadline passed",
 }

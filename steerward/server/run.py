@@ -38,8 +38,9 @@ class _Server(uvicorn.Server):
 
     async def _freeze_when_warm(self) -> None:
         """What lives then lives until the end; the collector need not look at it again."""
-        engines = self._state.engines.values()
-        await asyncio.gather(*(e.wait_until_ready() for e in engines), return_exceptions=True)
+        models = [*self._state.engines.values()]
+        models += [steered.policy for steered in self._state.policies.values()]
+        await asyncio.gather(*(m.wait_until_ready() for m in models), return_exceptions=True)
         gc.collect()
         gc.freeze()
 
@@ -62,15 +63,19 @@ def serve(config: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight.
 
     Raises:
-        SteerwardError: If a reward model cannot be loaded.
+        SteerwardError: If a model cannot be loaded.
     """
+    # Only here: the application serves whatever policies it is given.
+    from steerward.policy.loading import load_policies
+
     if config.is_exposed and not config.api_key:
         logger.warning(
             "listening on %s without an API key: everyone who can reach it can use it", config.host
         )
     metrics = Metrics()
     engines = load_engines(config, metrics)
-    app = create_app(config, engines, metrics)
+    policies = load_policies(config, metrics, list(engines))
+    app = create_app(config, engines, policies, metrics)
     server = _Server(
         uvicorn.Config(
             app,

@@ -1,4 +1,4 @@
-"""What the routes share: engines by name, settings, metrics."""
+"""What the routes share: models by name, settings, metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from starlette.requests import Request
 from steerward.config import ServeConfig
 from steerward.engine.served import ServedModel
 from steerward.metrics import Metrics
+from steerward.policy.steering import SteeredPolicy
 from steerward.protocol.errors import InvalidRequest, NotFound, brief
+from steerward.server.rewards import EngineRewards
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +22,12 @@ class ServerState:
     """One server process."""
 
     engines: Mapping[str, ServedModel]
+    policies: Mapping[str, SteeredPolicy]
     config: ServeConfig
     metrics: Metrics
 
-    def engine(self, model: str | None) -> ServedModel:
-        """Return the engine of a model.
+    def engine(self, model: str | None, *, param: str = "model") -> ServedModel:
+        """Return the engine of a reward model.
 
         Raises:
             NotFound: If no reward model has that name; the known ones are listed.
@@ -33,27 +36,75 @@ class ServerState:
         known = ", ".join(self.engines)
         if model is None:
             if len(self.engines) > 1:
-                raise InvalidRequest(f"name the model, one of: {known}", param="model")
+                raise InvalidRequest(f"name the model, one of: {known}", param=param)
             return next(iter(self.engines.values()))
         engine = self.engines.get(model)
-        if engine is None:
+        if engine is not None:
+            return engine
+        if model in self.generating:
             raise NotFound(
-                f"there is no model {brief(model)!r} here; known: {known}", param="model"
+                f"{model!r} is a policy, which draws completions at POST /v1/chat/completions; "
+                f"reward models: {known}",
+                param=param,
             )
-        return engine
+        raise NotFound(f"there is no model {brief(model)!r} here; known: {known}", param=param)
+
+    @property
+    def generating(self) -> dict[str, tuple[SteeredPolicy, str | None]]:
+        """Policies and their adapters, by the names that requests give."""
+        found: dict[str, tuple[SteeredPolicy, str | None]] = {}
+        for name, steered in self.policies.items():
+            found[name] = (steered, None)
+            found.update({adapter: (steered, adapter) for adapter in steered.policy.adapters})
+        return found
+
+    def policy(
+        self, model: str | None, *, reward_model: str | None = None
+    ) -> tuple[SteeredPolicy, str | None]:
+        """Return the policy of a name, with what scores its completions, and the adapter.
+
+        Raises:
+            NotFound: If no policy, no adapter or no reward model has that name.
+            InvalidRequest: If no name is given and there are several policies.
+        """
+        steered, adapter = self._generating(model)
+        if reward_model is not None:
+            rewards = EngineRewards(self.engine(reward_model, param="reward_model"))
+            steered = SteeredPolicy(steered.policy, rewards)
+        return steered, adapter
+
+    def _generating(self, model: str | None) -> tuple[SteeredPolicy, str | None]:
+        if not self.policies:
+            raise NotFound("this server has no policy; start it with --policy", param="model")
+        by_name = self.generating
+        known = ", ".join(by_name)
+        if model is None:
+            if len(self.policies) > 1:
+                raise InvalidRequest(f"name the policy, one of: {known}", param="model")
+            model = next(iter(self.policies))
+        if model in by_name:
+            return by_name[model]
+        if model in self.engines:
+            raise NotFound(
+                f"{model!r} is a reward model, which scores at POST /v1/score; policies: {known}",
+                param="model",
+            )
+        raise NotFound(f"there is no policy {brief(model)!r} here; known: {known}", param="model")
 
     def begin_drain(self) -> None:
         """Take no more requests."""
         for engine in self.engines.values():
             engine.begin_drain()
+        for steered in self.policies.values():
+            steered.policy.begin_drain()
 
     async def close(self) -> None:
-        """Close all engines at once: each answers what waits, and may take seconds to end."""
+        """Close all models at once: each answers what waits, and may take seconds to end."""
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(max_workers=max(1, len(self.engines))) as pool:
-            await asyncio.gather(
-                *(loop.run_in_executor(pool, engine.close) for engine in self.engines.values())
-            )
+        closing = [engine.close for engine in self.engines.values()]
+        closing += [steered.policy.close for steered in self.policies.values()]
+        with ThreadPoolExecutor(max_workers=max(1, len(closing))) as pool:
+            await asyncio.gather(*(loop.run_in_executor(pool, close) for close in closing))
 
 
 def state_of(request: Request) -> ServerState:

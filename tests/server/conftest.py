@@ -31,7 +31,7 @@ async def start_app(clean_environment: None) -> AsyncIterator[StartApp]:
             settings = ServeConfig(reward_model=models, **{**fixed, **config})
             metrics = Metrics()
             engines = load_engines(settings, metrics)
-            app = create_app(settings, engines, metrics)
+            app = create_app(settings, engines, {}, metrics)
             await stack.enter_async_context(app.router.lifespan_context(app))
             for engine in engines.values():
                 await engine.wait_until_ready()

@@ -59,7 +59,7 @@ async def test_readiness_is_503_before_the_model_is_warm(start_app: StartApp) ->
     config = ServeConfig(reward_model=[str(GOLDEN / "armorm")], device="cpu")
     metrics = Metrics()
     engines = load_engines(config, metrics)
-    app = create_app(config, engines, metrics)
+    app = create_app(config, engines, {}, metrics)
     async with client_of(app) as client:
         answer = await client.get("/readyz")
         assert answer.status_code == 503

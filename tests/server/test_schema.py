@@ -49,7 +49,7 @@ def api() -> Iterator[schemathesis.BaseSchema]:
     config = ServeConfig(reward_model=[str(GOLDEN / "armorm")], device="cpu", max_items=8)
     metrics = Metrics()
     engines = load_engines(config, metrics)
-    app = create_app(config, engines, metrics)
+    app = create_app(config, engines, {}, metrics)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()

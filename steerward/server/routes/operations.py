@@ -7,8 +7,9 @@ from starlette.responses import Response
 
 import steerward
 from steerward.protocol.errors import NotReady
-from steerward.protocol.scoring import ModelCard, ModelList
+from steerward.protocol.scoring import AnyCard, ModelList
 from steerward.server.auth import KeyedRoute, require_key
+from steerward.server.cards import model_card, model_cards
 from steerward.server.documentation import error_answers
 from steerward.server.responses import json_response
 from steerward.server.state import state_of
@@ -24,20 +25,24 @@ keyed_router = APIRouter(tags=["operations"], route_class=KeyedRoute)
     responses=error_answers(401),
 )
 async def list_models(request: Request) -> Response:
-    """Return the reward models with objectives, limits, weight version and queue."""
-    cards = [engine.card() for engine in state_of(request).engines.values()]
+    """Return the models with limits, weight version and queue.
+
+    Those of kind `reward` score at `POST /v1/score`, those of kind `policy` generate at
+    `POST /v1/chat/completions`.
+    """
+    cards = model_cards(state_of(request))
     return json_response(ModelList(data=cards).model_dump())
 
 
 # Whoever names a model may put slashes into the name.
 @keyed_router.get(
     "/v1/models/{model:path}",
-    response_model=ModelCard,
+    response_model=AnyCard,
     responses=error_answers(401, 404, 422),
 )
 async def get_model(model: str, request: Request) -> Response:
-    """Return one reward model."""
-    return json_response(state_of(request).engine(model).card().model_dump())
+    """Return one model."""
+    return json_response(model_card(state_of(request), model).model_dump())
 
 
 @router.get("/livez")
@@ -54,11 +59,13 @@ async def readyz(request: Request) -> dict[str, str]:
     A model on several devices takes requests while one of them works; `degraded` names the others.
     """
     degraded: list[str] = []
-    for engine in state_of(request).engines.values():
-        if not engine.is_ready:
-            raise NotReady(f"{engine.name}: {engine.reason}", retry_after_s=5.0)
-        if engine.reason:
-            degraded.append(f"{engine.name}: {engine.reason}")
+    state = state_of(request)
+    policies = [steered.policy for steered in state.policies.values()]
+    for model in (*state.engines.values(), *policies):
+        if not model.is_ready:
+            raise NotReady(f"{model.name}: {model.reason}", retry_after_s=5.0)
+        if model.reason:
+            degraded.append(f"{model.name}: {model.reason}")
     return {"status": "ready"} | ({"degraded": "; ".join(degraded)} if degraded else {})
 
 

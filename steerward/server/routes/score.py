@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -13,16 +11,12 @@ from steerward.protocol.arrays import MEDIA_TYPE
 from steerward.protocol.scoring import ScoreRequest, ScoreResponse
 from steerward.protocol.tokenization import TokenizeRequest, TokenizeResponse
 from steerward.server.auth import KeyedRoute
+from steerward.server.disconnect import gone, unless_disconnected
 from steerward.server.documentation import error_answers
 from steerward.server.responses import json_response, prefers
 from steerward.server.state import state_of
 
 router = APIRouter(tags=["scoring"], route_class=KeyedRoute)
-
-ResultT = TypeVar("ResultT")
-
-# The client's own code for a caller that has gone; nobody reads it but the log.
-_CLIENT_CLOSED_REQUEST = 499
 
 _IN_ARRAYS: dict[str, Any] = {
     "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
@@ -49,9 +43,9 @@ async def score(body: ScoreRequest, request: Request) -> Response:
     Errors are JSON always.
     """
     engine = state_of(request).engine(body.model)
-    scored = await _unless_disconnected(engine.score(body), request)
+    scored = await unless_disconnected(engine.score(body), request)
     if scored is None:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return gone()
     headers = {f"x-{stage}-ms": f"{s * 1e3:.2f}" for stage, s in scored.stages.items()}
     headers["x-weight-version"] = engine.weight_version
     if prefers(request, MEDIA_TYPE):
@@ -73,27 +67,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     the way to check ids of your own.
     """
     engine = state_of(request).engine(body.model)
-    answer = await _unless_disconnected(engine.tokenize(body), request)
+    answer = await unless_disconnected(engine.tokenize(body), request)
     if answer is None:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return gone()
     return json_response(answer, headers={"x-weight-version": engine.weight_version})
-
-
-async def _unless_disconnected(
-    answering: Coroutine[Any, Any, ResultT], request: Request
-) -> ResultT | None:
-    """Return the result, or None if the client went away first; its work is then cancelled."""
-    working = asyncio.create_task(answering)
-    leaving = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -1,0 +1,1 @@
+"""The policy of this process: transformers models, decoded in continuous batches."""

@@ -1,0 +1,94 @@
+"""LoRA adapters: several sets of small weights on one model, by PEFT."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Set
+from pathlib import Path
+
+from safetensors import safe_open
+
+from steerward.models.source import weight_version
+from steerward.policy.local.model import Weights
+from steerward.protocol.errors import CheckpointRefused, SteerwardError
+
+
+class Adapters:
+    """The adapters inside a model.
+
+    Args:
+        in_use: Weights that requests still run with.
+    """
+
+    def __init__(self, *, in_use: Callable[[], Set[Weights]]) -> None:
+        self._in_use = in_use
+        self._numbers = itertools.count()
+        self._by_name: dict[str, Weights] = {}
+        self._retired: list[Weights] = []
+
+    def add(self, weights: Weights, name: str, folder: Path) -> Weights:
+        """Load an adapter beside the weights, and return them with it.
+
+        An earlier one of that name is taken out once no request runs with it.
+
+        Args:
+            weights: Of the model it was trained on.
+            name: Under which it is served.
+            folder: With adapter_config.json and adapter_model.safetensors.
+
+        Raises:
+            CheckpointRefused: If it is none, or does not fit the model.
+            SteerwardError: If PEFT is not installed.
+        """
+        path = folder / "adapter_model.safetensors"
+        if not (folder / "adapter_config.json").is_file() or not path.is_file():
+            raise CheckpointRefused(
+                f"{folder} holds no LoRA adapter: it needs adapter_config.json and "
+                "adapter_model.safetensors"
+            )
+        # Inside the model each has a name of its own, so that one can take over from another.
+        inner = f"{_identifier(name)}_{next(self._numbers)}"
+        _load(weights, inner, folder)
+        adapted = Weights(weights.model, weight_version(folder), inner)
+        if name in self._by_name:
+            self._retired.append(self._by_name[name])
+        self._by_name[name] = adapted
+        self._take_out_retired()
+        return adapted
+
+    def _take_out_retired(self) -> None:
+        in_use = self._in_use()
+        for weights in [w for w in self._retired if w not in in_use]:
+            assert weights.adapter is not None
+            weights.model.delete_adapter(weights.adapter)
+            self._retired.remove(weights)
+
+
+def _identifier(name: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in name)
+
+
+def _load(weights: Weights, inner: str, folder: Path) -> None:
+    try:
+        weights.model.load_adapter(str(folder), adapter_name=inner)
+    except ImportError as error:
+        raise SteerwardError(
+            "adapters need 'peft', which is not installed; run: pip install 'steerward[lora]'"
+        ) from error
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointRefused(
+            f"the adapter in {folder} does not fit ({type(error).__name__}): {error}"
+        ) from error
+    weights.model.eval()
+    _check_all_used(weights, inner, folder / "adapter_model.safetensors")
+
+
+def _check_all_used(weights: Weights, inner: str, path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        given = len(list(file.keys()))
+    held = sum(f".{inner}." in key for key in weights.model.state_dict())
+    if held != given:
+        raise CheckpointRefused(
+            f"{path} has {given} tensors, of which the model takes {held}: it was trained on "
+            "another model"
+        )

@@ -1,0 +1,309 @@
+"""A policy of this process: admission on the event loop, decoding in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+from steerward.models.source import resolve_source
+from steerward.policy.generation import GenerationRequest
+from steerward.policy.local.adapters import Adapters
+from steerward.policy.local.assembly import Assembly
+from steerward.policy.local.cache import BLOCK_TOKENS, CacheShape, PagedCache
+from steerward.policy.local.checkpoint import LocalCheckpoint, load_weights
+from steerward.policy.local.decoder import Decoder
+from steerward.policy.local.generation import LocalGeneration
+from steerward.policy.local.model import Weights
+from steerward.policy.local.sequence import Job
+from steerward.policy.local.text import TokenTexts
+from steerward.policy.local.warm_up import warm_up
+from steerward.policy.local.worker import Delivery, Worker
+from steerward.protocol.conditioning import ConditioningRule
+from steerward.protocol.errors import (
+    CheckpointRefused,
+    NotFound,
+    NotReady,
+    Overloaded,
+    brief,
+)
+from steerward.protocol.policies import PolicyCard
+
+logger = logging.getLogger(__name__)
+
+State = Literal["starting", "ready", "draining", "failed", "stopped"]
+
+# Prompt tokens that one step reads: what a completion waits for its next token at most.
+_STEP_TOKENS = {"cpu": 512, "cuda": 4096}
+
+
+class LocalPolicy:
+    """Draws completions with a transformers model, in continuous batches over a paged cache.
+
+    Args:
+        checkpoint: Loaded; the policy's thread owns its model from `start` on.
+        name: Under which it is served.
+        max_running: Completions drawn at once.
+        max_waiting: Completions that may wait; more are refused.
+        cache_bytes: Most memory for keys and values.
+        max_completion_tokens: Most tokens of a completion; None: what the length limit leaves.
+
+    Raises:
+        CheckpointRefused: If the cache could not hold one sequence of the greatest length.
+    """
+
+    def __init__(
+        self,
+        checkpoint: LocalCheckpoint,
+        *,
+        name: str,
+        max_running: int,
+        max_waiting: int,
+        cache_bytes: int,
+        max_completion_tokens: int | None = None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._name = name
+        self._max_waiting = max_waiting
+        self._weights: dict[str | None, Weights] = {None: checkpoint.weights}
+        model = checkpoint.weights.model
+        self._shape = CacheShape.of(model.config, model.dtype)
+        num_blocks = _num_blocks(checkpoint, self._shape, max_running, cache_bytes)
+        cache = PagedCache(self._shape, num_blocks=num_blocks, device=model.device)
+        self._assembly = Assembly(checkpoint, max_completion_tokens=max_completion_tokens)
+        self._worker = Worker(
+            Decoder(
+                cache,
+                TokenTexts(checkpoint.tokenizer),
+                max_running=max_running,
+                max_step_tokens=_STEP_TOKENS[model.device.type],
+            ),
+            deliver=self._deliver,
+            warm_up=lambda: warm_up(checkpoint.weights, cache),
+            on_ready=self._become_ready,
+            on_failure=self._become_failed,
+        )
+        self._adapters = Adapters(in_use=lambda: {job.weights for job in self._worker.jobs})
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="policy-tokenizer")
+        self._generations: dict[Job, LocalGeneration] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._state: State = "starting"
+        self._reason = "the policy is warming up"
+        self._warm: Future[None] = Future()
+        self._started_at = int(time.time())
+
+    @property
+    def name(self) -> str:
+        """Under which it is served."""
+        return self._name
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """Names of its adapters."""
+        return [name for name in self._weights if name is not None]
+
+    @property
+    def rule(self) -> ConditioningRule | None:
+        """How it reads a direction."""
+        return self._checkpoint.rule
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._state == "ready"
+
+    @property
+    def reason(self) -> str:
+        """Why requests are not taken; empty if they are."""
+        return "" if self.is_ready else self._reason
+
+    def card(self, adapter: str | None = None) -> PolicyCard:
+        """Return what clients may know of it."""
+        weights, load = self._weights[adapter], self._worker.load
+        model = weights.model
+        return PolicyCard(
+            id=adapter or self._name,
+            created=self._started_at,
+            parent=self._name if adapter else None,
+            conditioning=self.rule,
+            max_input_tokens=self._checkpoint.max_positions,
+            weight_version=weights.version,
+            dtype=str(model.dtype).removeprefix("torch."),
+            device=str(model.device),
+            num_parameters=sum(p.numel() for p in model.parameters()),
+            running=load.running,
+            waiting=load.waiting,
+        )
+
+    def start(self) -> None:
+        """Start to warm up."""
+        self._worker.start()
+
+    async def wait_until_ready(self) -> None:
+        """Return when it is warm.
+
+        Raises:
+            NotReady: If it cannot be.
+        """
+        await asyncio.shield(asyncio.wrap_future(self._warm))
+
+    async def begin(self, request: GenerationRequest) -> LocalGeneration:
+        """Check, admit and start a request.
+
+        Raises:
+            SteerwardError: All that can be known before the first token.
+        """
+        self._admit(len(request.prompts))
+        weights = self._weights_of(request.adapter)
+        loop = asyncio.get_running_loop()
+        ids = await loop.run_in_executor(self._pool, self._assembly.encode, request.prompts)
+        job = Job(weights, lambda _: None)
+        prompts = self._assembly.prompts(job, request, ids)
+        self._admit(len(request.prompts))
+        generation = LocalGeneration(
+            num_samples=len(request.prompts),
+            prompt_tokens=sum(len(prompt.ids) for prompt in prompts),
+            weight_version=weights.version,
+            deadline=request.deadline,
+            timeout_s=request.deadline - time.perf_counter(),
+            cancel=lambda: self._cancel(job),
+        )
+        self._loop = loop
+        self._generations[job] = generation
+        try:
+            self._worker.submit(prompts)
+        except NotReady:
+            del self._generations[job]
+            raise
+        return generation
+
+    def swap_weights(self, folder: str | Path) -> str:
+        """Let requests from now on be drawn by the weights of a folder; return their version.
+
+        Those that run are finished with the weights they began with; both are in memory until
+        then. Blocks while it loads: call it in a thread. Adapters stay with the old weights until
+        they are loaded again, so they are dropped.
+
+        Raises:
+            CheckpointRefused: If the weights do not fit the tokenizer, or do not load.
+        """
+        old = self._weights[None]
+        dtype = str(old.model.dtype).removeprefix("torch.")
+        new = load_weights(resolve_source(str(folder)), device=old.model.device, dtype=dtype)
+        self._check_fits(new, folder)
+        # One assignment: a request sees all of the old or all of the new.
+        self._weights = {None: new}
+        logger.info("%s: weights %s take over from %s", self._name, new.version, old.version)
+        return new.version
+
+    def load_adapter(self, name: str, folder: str | Path) -> str:
+        """Serve a LoRA adapter under a name, or another one under the same; return its version.
+
+        Requests that run with an earlier adapter of that name finish with it. Blocks while it
+        loads: call it in a thread.
+
+        Raises:
+            CheckpointRefused: If the adapter does not fit the weights.
+        """
+        if name == self._name:
+            raise CheckpointRefused(f"{name!r} is the policy itself; give the adapter another name")
+        base = self._weights[None]
+        # In the device thread, between two steps: it changes the model that runs there.
+        adapted = self._worker.run(lambda: self._adapters.add(base, name, Path(folder)))
+        self._weights = {**self._weights, name: adapted}
+        return adapted.version
+
+    def begin_drain(self) -> None:
+        """Take no more requests; those in flight are finished."""
+        if self._state in ("starting", "ready"):
+            self._state, self._reason = "draining", "the server is shutting down"
+
+    def close(self) -> None:
+        """End what still runs with `NotReady` and stop all threads."""
+        self._state, self._reason = "stopped", "the server has stopped"
+        self._worker.close(self._reason, timeout_s=10.0)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _admit(self, num_samples: int) -> None:
+        if not self.is_ready:
+            raise NotReady(self._reason, retry_after_s=5.0 if self._state == "starting" else 30.0)
+        waiting = self._worker.load.waiting
+        if waiting + num_samples > self._max_waiting:
+            raise Overloaded(
+                f"{waiting} completions wait already and this request asks for {num_samples} more, "
+                f"limit {self._max_waiting}; try again later, or ask for fewer",
+                retry_after_s=1.0,
+            )
+
+    def _weights_of(self, adapter: str | None) -> Weights:
+        weights = self._weights.get(adapter)
+        if weights is None:
+            known = ", ".join(self.adapters) or "none"
+            raise NotFound(
+                f"{self._name} has no adapter {brief(str(adapter))!r}; known: {known}",
+                param="model",
+            )
+        return weights
+
+    def _check_fits(self, weights: Weights, folder: str | Path) -> None:
+        model, old = weights.model, self._weights[None].model
+        if CacheShape.of(model.config, model.dtype) != self._shape:
+            raise CheckpointRefused(
+                f"the weights in {folder} have other layers than those they would take over from; "
+                "serve them as a policy of their own"
+            )
+        sizes = [m.get_input_embeddings().weight.shape[0] for m in (model, old)]  # pyright: ignore
+        if sizes[0] != sizes[1]:
+            raise CheckpointRefused(
+                f"the weights in {folder} embed {sizes[0]} tokens, the tokenizer that is served "
+                f"goes with {sizes[1]}; serve them as a policy of their own"
+            )
+
+    def _cancel(self, job: Job) -> None:
+        self._generations.pop(job, None)
+        self._worker.cancel(job)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        """Hand a step's results to the event loop; called in the device thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._hand_over, delivery)
+
+    def _hand_over(self, delivery: Delivery) -> None:
+        for job, result in delivery:
+            generation = self._generations.get(job)
+            if generation is None:
+                continue  # Cancelled meanwhile.
+            generation.put(result)
+            if generation.is_complete:
+                del self._generations[job]
+
+    def _become_ready(self) -> None:
+        if self._state == "starting":
+            self._state, self._reason = "ready", ""
+        self._warm.set_result(None)
+
+    def _become_failed(self, reason: str) -> None:
+        if self._state != "stopped":
+            self._state, self._reason = "failed", reason
+        if not self._warm.done():
+            self._warm.set_exception(NotReady(reason))
+
+
+def _num_blocks(
+    checkpoint: LocalCheckpoint, shape: CacheShape, max_running: int, cache_bytes: int
+) -> int:
+    """Return the blocks that the memory gives, and no more than the places could ever use."""
+    block_bytes = shape.bytes_per_token * BLOCK_TOKENS
+    most = -(-checkpoint.max_positions // BLOCK_TOKENS) + 1
+    affordable = cache_bytes // block_bytes
+    if affordable < most:
+        raise CheckpointRefused(
+            f"one sequence of {checkpoint.max_positions:,} tokens needs {most * block_bytes:,} "
+            f"bytes of keys and values, the limit is {cache_bytes:,}; start with "
+            f"--policy-cache-bytes {most * block_bytes}"
+        )
+    return min(affordable, most * max_running + 1)

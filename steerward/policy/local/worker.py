@@ -1,0 +1,193 @@
+"""The thread that owns the device: takes requests, draws tokens, hands over what came of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+from steerward.policy.generation import Piece
+from steerward.policy.local.decoder import Decoder
+from steerward.policy.local.sequence import Job, SharedPrompt
+from steerward.protocol.errors import EngineFailure, NotReady, SteerwardError
+
+logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+Delivery = list[tuple[Job, Piece | SteerwardError]]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many completions are drawn, and wait, at one moment."""
+
+    running: int = 0
+    waiting: int = 0
+
+
+class Worker:
+    """Runs the decoder while there is something to draw.
+
+    Args:
+        decoder: Used by this thread only.
+        deliver: Takes what each step gave; called in this thread.
+        warm_up: Called in this thread before anything else.
+        on_ready: Called when that is done.
+        on_failure: Called with the reason if it failed, and when the thread ends for one.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        deliver: Callable[[Delivery], None],
+        warm_up: Callable[[], None],
+        on_ready: Callable[[], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
+        self._decoder = decoder
+        self._deliver = deliver
+        self._warm_up = warm_up
+        self._on_ready = on_ready
+        self._on_failure = on_failure
+        self._changed = threading.Condition()
+        self._arriving: list[list[SharedPrompt]] = []
+        self._num_arriving = 0
+        self._cancelled: set[Job] = set()
+        self._calls: list[Callable[[], None]] = []
+        self._end_reason: str | None = None
+        self._load = Load()
+        self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
+
+    @property
+    def load(self) -> Load:
+        """What is drawn and what waits, as of the last step."""
+        load = self._load
+        return Load(load.running, load.waiting + self._num_arriving)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, prompts: list[SharedPrompt]) -> None:
+        """Let a request wait for its turn.
+
+        Raises:
+            NotReady: If the thread has ended.
+        """
+        with self._changed:
+            if self._end_reason is not None:
+                raise NotReady(self._end_reason, retry_after_s=5.0)
+            self._arriving.append(prompts)
+            self._num_arriving += sum(len(prompt.waiting) for prompt in prompts)
+            self._changed.notify()
+
+    def cancel(self, job: Job) -> None:
+        """Free what a request holds before the next step."""
+        with self._changed:
+            self._cancelled.add(job)
+            self._changed.notify()
+
+    @property
+    def jobs(self) -> set[Job]:
+        """Requests that are not done; for the device thread only."""
+        return self._decoder.jobs
+
+    def run(self, function: Callable[[], ResultT]) -> ResultT:
+        """Return what a function gives in the device thread, between two steps.
+
+        Before the thread is started it runs at once.
+
+        Raises:
+            NotReady: If the thread has ended.
+        """
+        if self._thread.ident is None:
+            return function()
+        result: Future[ResultT] = Future()
+
+        def call() -> None:
+            try:
+                result.set_result(function())
+            # It belongs to the caller, whatever it is.
+            except Exception as error:
+                result.set_exception(error)
+
+        with self._changed:
+            if self._end_reason is not None:
+                raise NotReady(self._end_reason, retry_after_s=5.0)
+            self._calls.append(call)
+            self._changed.notify()
+        return result.result()
+
+    def close(self, reason: str, *, timeout_s: float) -> None:
+        """End all requests with `NotReady` and the thread."""
+        with self._changed:
+            self._end_reason = self._end_reason or reason
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            self._warm_up()
+        # Whatever it is, nothing can be drawn; the reason is told to everyone who asks.
+        except Exception as error:
+            logger.error("the policy did not warm up", exc_info=error)
+            self._end(f"the policy did not warm up: {type(error).__name__}: {error}")
+            return
+        self._on_ready()
+        while self._take():
+            try:
+                delivery = self._decoder.advance()
+            # A step that fails takes its requests with it, and none that come later.
+            except Exception as error:
+                logger.error("a decoding step failed", exc_info=error)
+                delivery = self._fail_all(f"a decoding step failed: {type(error).__name__}")
+            self._load = Load(self._decoder.num_running, self._decoder.num_waiting)
+            if delivery:
+                self._deliver(delivery)
+        self._end(self._end_reason or "the policy has stopped")
+
+    def _take(self) -> bool:
+        """Take on what has arrived, wait while there is nothing to do; False at the end."""
+        with self._changed:
+            while True:
+                if self._end_reason is not None:
+                    return False
+                for prompts in self._arriving:
+                    self._decoder.add(prompts)
+                self._arriving.clear()
+                self._num_arriving = 0
+                for call in self._calls:
+                    call()
+                self._calls.clear()
+                if self._cancelled:
+                    self._decoder.drop(self._cancelled)
+                    self._cancelled.clear()
+                self._load = Load(self._decoder.num_running, self._decoder.num_waiting)
+                if self._load.running or self._load.waiting:
+                    return True
+                self._changed.wait()
+
+    def _fail_all(self, message: str) -> Delivery:
+        jobs = self._decoder.jobs
+        self._decoder.drop(jobs)
+        return [(job, EngineFailure(f"{message}; the server's log has the cause")) for job in jobs]
+
+    def _end(self, reason: str) -> None:
+        with self._changed:
+            self._end_reason = reason
+            for prompts in self._arriving:
+                self._decoder.add(prompts)
+            self._arriving.clear()
+            for call in self._calls:
+                call()
+            self._calls.clear()
+        jobs = self._decoder.jobs
+        self._decoder.drop(jobs)
+        self._deliver([(job, NotReady(reason, retry_after_s=5.0)) for job in jobs])
+        self._load = Load()
+        self._on_failure(reason)

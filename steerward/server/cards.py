@@ -1,0 +1,43 @@
+"""What the server tells of its models: those that score, and those that generate."""
+
+from __future__ import annotations
+
+from steerward.policy.steering import SteeredPolicy
+from steerward.protocol.policies import PolicyCard, Steering
+from steerward.protocol.scoring import ModelCard
+from steerward.server.state import ServerState
+
+
+def model_cards(state: ServerState) -> list[ModelCard | PolicyCard]:
+    """Return the cards of all models, reward models first, each policy before its adapters."""
+    cards: list[ModelCard | PolicyCard] = [engine.card() for engine in state.engines.values()]
+    for steered in state.policies.values():
+        for adapter in (None, *steered.policy.adapters):
+            cards.append(_policy_card(steered, adapter, list(state.engines)))
+    return cards
+
+
+def model_card(state: ServerState, name: str) -> ModelCard | PolicyCard:
+    """Return the card of one model.
+
+    Raises:
+        NotFound: If there is none of that name.
+    """
+    if name in state.generating:
+        steered, adapter = state.generating[name]
+        return _policy_card(steered, adapter, list(state.engines))
+    return state.engine(name).card()
+
+
+def _policy_card(
+    steered: SteeredPolicy, adapter: str | None, reward_models: list[str]
+) -> PolicyCard:
+    card = steered.policy.card(adapter)
+    steering: list[Steering] = ["auto"]
+    if card.conditioning is not None:
+        steering.append("prompt")
+    if reward_models:
+        steering.append("best_of")
+    if card.conditioning is not None and reward_models:
+        steering.append("neighbours")
+    return card.model_copy(update={"steering": steering, "reward_models": reward_models})
