@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
@@ -26,6 +27,11 @@ RULE = {
     "cone_deg": 45.0,
 }
 """Contents of its conditioning.json."""
+ARMORM_RULE = {
+    **RULE,
+    "reward_names": {"helpfulness": "objective_0", "verbosity": "objective_1"},
+}
+"""The same beside the golden ArmoRM, whose objectives have no better names."""
 
 
 def save_policy(
@@ -45,7 +51,8 @@ def save_policy(
         rule: How it reads a direction; None leaves out conditioning.json.
         has_template: Whether there is a chat template.
     """
-    tokenizer = train_tokenizer(_TEXTS, size=_VOCABULARY)
+    # Its types allow lists of ids, which none of these is.
+    tokenizer: Any = train_tokenizer(_TEXTS, size=_VOCABULARY)
     if not has_template:
         tokenizer.chat_template = None
     torch.manual_seed(seed)

@@ -8,7 +8,10 @@ from pathlib import Path
 from pydantic import Field
 
 from recipes.pocket_policy.conversations import load_conversations
+from recipes.pocket_policy.directed import learn_directions
+from recipes.pocket_policy.labels import label_answers
 from recipes.pocket_policy.language import learn_language
+from recipes.pocket_policy.package import package
 from recipes.pocket_policy.vocabulary import write_tokenizer
 from steerward import logs
 from steerward.cli.options import add_options, read_options
@@ -26,8 +29,10 @@ class PocketPolicyConfig(Settings):
     """Folder with sft/*.jsonl.gz and prompts/*.jsonl.gz."""
     work: Path = Path("build/pocket-policy")
     """Folder for everything on the way; a stopped run goes on from it."""
-    language_steps: int = Field(default=3000, ge=1)
+    language_steps: int = Field(default=2200, ge=1)
     """Optimiser steps on all conversations: about 1 second each on 2 cores."""
+    directed_steps: int = Field(default=700, ge=1)
+    """Optimiser steps on answers with directions."""
     seed: int = 0
     """Of everything."""
 
@@ -40,13 +45,22 @@ def main() -> None:
     logs.set_up("warning", "text")
     conversations = load_conversations(config.data)
     tokenizer = write_tokenizer(conversations, config.work)
-    learn_language(
+    language = learn_language(
         conversations,
         tokenizer,
         work=config.work,
         steps=config.language_steps,
         seed=config.seed,
     )
+    directed = learn_directions(
+        label_answers(conversations, work=config.work, seed=config.seed),
+        tokenizer,
+        start=language,
+        work=config.work,
+        steps=config.directed_steps,
+        seed=config.seed,
+    )
+    package(directed, tokenizer, out=config.work / "pocket-policy")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from recipes.pocket_policy.conversations import Conversation
-from recipes.pocket_policy.rule import SYSTEM_TEMPLATE
+from recipes.pocket_policy.rule import RULE
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 ROLES = ("system", "user", "assistant")
 VOCABULARY = 6144
 
-_SYSTEM_WORDS = SYSTEM_TEMPLATE.replace("{helpfulness}", "").replace("{verbosity}", "")
+_SYSTEM_WORDS = RULE.template.replace("{helpfulness}", "").replace("{verbosity}", "")
 
 # Words with the space before them, numbers of up to three digits as one piece, so that a weight
 # of a direction can be one token; punctuation and white space by themselves.

@@ -49,7 +49,7 @@ def load_pretrained(
     Raises:
         CheckpointRefused: With the first missing, unexpected or mis-shaped key.
     """
-    with _quiet_loading():
+    with quiet_loading():
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             model, report = factory.from_pretrained(
@@ -121,8 +121,8 @@ def _check_finite(model: PreTrainedModel, folder: Path, *, what: str) -> None:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Keep transformers from printing a report of the head keys, which are ours to read."""
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from printing reports of keys, which are ours to read."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

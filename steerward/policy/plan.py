@@ -221,7 +221,8 @@ def _check_neighbours(request: SteeringRequest) -> None:
         )
     if not 0 < degrees <= _MAX_NEIGHBOUR_DEG:
         raise InvalidRequest(
-            f"neighbours up to {degrees:g} degrees away; give more than 0 and at most {_MAX_NEIGHBOUR_DEG:g}",
+            f"neighbours are to be up to {degrees:g} degrees away; give more than 0 and at most "
+            f"{_MAX_NEIGHBOUR_DEG:g}",
             param="neighbour_angle",
         )
 

@@ -17,6 +17,7 @@ from steerward.protocol.errors import EngineFailure, brief
 # No event of a few tokens is as long; a stream without line ends must not fill the memory.
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
 _END = "[DONE]"
+_FINISH_REASONS: tuple[FinishReason, ...] = ("stop", "length")
 
 
 class EventParser:
@@ -172,9 +173,12 @@ def _text_of(choice: dict[str, Any]) -> str:
 
 
 def _finish_reason(value: object) -> FinishReason | None:
-    if value is None or value == "stop" or value == "length":
-        return value
-    _fail(f"a completion ended with finish_reason {_told(value)}; known are stop and length")
+    if value is None:
+        return None
+    for known in _FINISH_REASONS:
+        if value == known:
+            return known
+    _fail(f"a completion ended with finish_reason {brief(repr(value))}; known are stop and length")
 
 
 def _logprobs_of(value: object) -> tuple[TokenLogprob, ...]:
@@ -264,8 +268,10 @@ def _list(value: object, what: str) -> list[Any]:
 
 def _told(value: object) -> str:
     """Return a value if it is short and plain; texts may hold a completion."""
-    return brief(repr(value)) if value is None or isinstance(value, int | float) else (
-        f"of type {type(value).__name__}"
+    return (
+        brief(repr(value))
+        if value is None or isinstance(value, int | float)
+        else (f"of type {type(value).__name__}")
     )
 
 

@@ -197,7 +197,8 @@ def error_of_body(status: int, body: object, *, server: str) -> SteerwardError:
         )
     if type(told) is InvalidRequest and _is_too_long(body, told.message):
         return InputTooLong(told.message, param=told.param)
-    if type(told) is SteerwardError:
+    # A status of 0 is that of a client's own errors.
+    if type(told) is SteerwardError or told.status == 0:
         return EngineFailure(f"the server {server} failed: {told.message}")
     return told
 

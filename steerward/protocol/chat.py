@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from steerward.protocol.sampling import SampledRequest, Unsupported, text_from
 from steerward.protocol.items import Role
+from steerward.protocol.sampling import SampledRequest, Unsupported, text_from
 from steerward.protocol.steered import ChoiceReward, CompletionUsage, FinishReason, SteeringUsed
 from steerward.protocol.wire import AnswerModel, RequestModel, Text
 

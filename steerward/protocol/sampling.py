@@ -51,6 +51,7 @@ Unsupported = Annotated[
 ]
 """A field of OpenAI's that this server does not have."""
 
+
 def _are_not_empty(stops: list[str]) -> list[str]:
     if not all(stops):
         raise ValueError("a stop text is empty, and would end every completion; leave it out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from steerward.policy.steering import SteeredPolicy
+from steerward.protocol.errors import NotFound, brief
 from steerward.protocol.policies import PolicyCard, Steering
 from steerward.protocol.scoring import ModelCard
 from steerward.server.state import ServerState
@@ -23,10 +24,13 @@ def model_card(state: ServerState, name: str) -> ModelCard | PolicyCard:
     Raises:
         NotFound: If there is none of that name.
     """
-    if name in state.generating:
-        steered, adapter = state.generating[name]
-        return _policy_card(steered, adapter, list(state.engines))
-    return state.engine(name).card()
+    generating = state.generating
+    if name in generating:
+        return _policy_card(*generating[name], list(state.engines))
+    if name in state.engines:
+        return state.engines[name].card()
+    known = ", ".join([*state.engines, *generating])
+    raise NotFound(f"there is no model {brief(name)!r} here; known: {known}", param="model")
 
 
 def _policy_card(

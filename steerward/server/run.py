@@ -74,7 +74,7 @@ def serve(config: ServeConfig) -> None:
         )
     metrics = Metrics()
     engines = load_engines(config, metrics)
-    policies = load_policies(config, metrics, list(engines))
+    policies = load_policies(config, taken=list(engines))
     app = create_app(config, engines, policies, metrics)
     server = _Server(
         uvicorn.Config(

@@ -42,6 +42,27 @@ def test_zero_nan_and_infinite_directions_are_refused(bad: dict[str, float]) -> 
     assert (caught.value.param or "").startswith("direction")
 
 
+@given(st.floats(min_value=-720, max_value=720))
+def test_an_angle_turns_from_the_first_objective_towards_the_second(angle: float) -> None:
+    components = PreferenceDirection.from_angle(angle, "a", "b").components
+    assert math.isclose(math.hypot(*components.values()), 1.0, rel_tol=1e-12)
+    read_back = math.degrees(math.atan2(components["b"], components["a"]))
+    assert abs((read_back - angle + 180) % 360 - 180) < 1e-9
+
+
+def test_angles_of_the_axes_are_the_objectives() -> None:
+    assert PreferenceDirection.from_angle(0, "a", "b").components == {"a": 1.0, "b": 0.0}
+    upwards = PreferenceDirection.from_angle(90, "a", "b").components
+    assert upwards == pytest.approx({"a": 0.0, "b": 1.0}, abs=1e-15)
+
+
+@pytest.mark.parametrize("angle", [float("nan"), float("inf")])
+def test_angles_that_are_not_finite_are_refused(angle: float) -> None:
+    with pytest.raises(InvalidDirection, match="finite number of degrees") as caught:
+        PreferenceDirection.from_angle(angle, "a", "b")
+    assert caught.value.param == "angle"
+
+
 def test_weights_are_used_as_given() -> None:
     assert check_weights({"a": 2.0, "b": 0.0}) == {"a": 2.0, "b": 0.0}
 

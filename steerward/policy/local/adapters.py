@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Set
 from pathlib import Path
 
 from safetensors import safe_open
 
+from steerward.models.pretrained import quiet_loading
 from steerward.models.source import weight_version
 from steerward.policy.local.model import Weights
 from steerward.protocol.errors import CheckpointRefused, SteerwardError
@@ -70,7 +72,10 @@ def _identifier(name: str) -> str:
 
 def _load(weights: Weights, inner: str, folder: Path) -> None:
     try:
-        weights.model.load_adapter(str(folder), adapter_name=inner)
+        with quiet_loading(), warnings.catch_warnings():
+            # Several adapters on one model are what this is for.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            weights.model.load_adapter(str(folder), adapter_name=inner)
     except ImportError as error:
         raise SteerwardError(
             "adapters need 'peft', which is not installed; run: pip install 'steerward[lora]'"
@@ -80,15 +85,22 @@ def _load(weights: Weights, inner: str, folder: Path) -> None:
             f"the adapter in {folder} does not fit ({type(error).__name__}): {error}"
         ) from error
     weights.model.eval()
-    _check_all_used(weights, inner, folder / "adapter_model.safetensors")
+    _check_nothing_is_random(weights, inner, folder / "adapter_model.safetensors")
 
 
-def _check_all_used(weights: Weights, inner: str, path: Path) -> None:
+def _check_nothing_is_random(weights: Weights, inner: str, path: Path) -> None:
+    """Refuse an adapter of which the file and the model have different parts.
+
+    transformers would fill what is missing with random numbers, and leave the rest aside.
+    """
     with safe_open(path, framework="pt") as file:
-        given = len(list(file.keys()))
-    held = sum(f".{inner}." in key for key in weights.model.state_dict())
-    if held != given:
+        given = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
+    held = {
+        key.replace(f".{inner}", "") for key in weights.model.state_dict() if f".{inner}." in key
+    }
+    if given != held:
+        weights.model.delete_adapter(inner)
         raise CheckpointRefused(
-            f"{path} has {given} tensors, of which the model takes {held}: it was trained on "
-            "another model"
+            f"{path} and adapter_config.json beside it do not belong together, or to this model: "
+            f"{min(given ^ held)!r} is in one of them only"
         )

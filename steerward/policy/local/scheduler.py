@@ -66,6 +66,11 @@ class Scheduler:
         self._running: list[Sample] = []
 
     @property
+    def running(self) -> list[Sample]:
+        """Samples that have a place, those that began first in front."""
+        return list(self._running)
+
+    @property
     def num_running(self) -> int:
         """Samples that have a place."""
         return len(self._running)

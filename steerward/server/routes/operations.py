@@ -85,6 +85,10 @@ async def metrics(request: Request) -> Response:
     state = state_of(request)
     if not state.config.public_metrics:
         require_key(request)
+    for name, steered in state.policies.items():
+        card = steered.policy.card()
+        state.metrics.running_completions.labels(name).set(card.running)
+        state.metrics.waiting_completions.labels(name).set(card.waiting)
     return Response(
         state.metrics.exposition(),
         media_type="text/plain; version=0.0.4; charset=utf-8",

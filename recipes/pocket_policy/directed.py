@@ -1,0 +1,147 @@
+"""Third step: the policy learns to answer as a direction says.
+
+Each training example is a direction of the cone and an answer drawn for it, so that under each
+direction the policy imitates the text tilted towards it (see `steerward.training.conditioning`).
+Some examples have no direction: the policy also answers without.
+
+Axis legend: N answers, V directions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, set_seed
+
+from recipes.pocket_policy.labels import Answers
+from recipes.pocket_policy.language import (
+    LEARNING_RATE,
+    POSITIONS,
+    last_checkpoint,
+    training_arguments,
+)
+from recipes.pocket_policy.rule import ANGLES_DEG, RULE
+from steerward.training.conditioning import standardised, tilted_shares
+
+# The cone's rewards then lie about this many standard deviations from the mean of the text.
+STRENGTH = 1.5
+WITHOUT_DIRECTION = 0.15
+EXAMPLES_PER_STEP = 32
+_IGNORED = -100
+
+Example = tuple[list[int], int]
+"""Token ids, and how many of them are the prompt's."""
+
+
+def learn_directions(
+    answers: Answers,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    start: Path,
+    work: Path,
+    steps: int,
+    seed: int,
+) -> Path:
+    """Train on with directions; the learning rate falls from where the first step left it.
+
+    Returns:
+        The folder of the weights.
+    """
+    out = work / "directed"
+    if out.exists():
+        return out
+    set_seed(seed)
+    model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+    examples = draw_examples(answers, tokenizer, count=steps * EXAMPLES_PER_STEP, seed=seed)
+    runs = work / "directed-runs"
+    arguments = training_arguments(
+        runs,
+        steps=steps,
+        batch_size=EXAMPLES_PER_STEP,
+        learning_rate=LEARNING_RATE,
+        schedule="linear",
+        seed=seed,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=_Examples(examples),
+        data_collator=_Padded(tokenizer.convert_tokens_to_ids(str(tokenizer.pad_token))),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(runs))
+    model.save_pretrained(out)
+    return out
+
+
+def draw_examples(
+    answers: Answers, tokenizer: PreTrainedTokenizerFast, *, count: int, seed: int
+) -> list[Example]:
+    """Return examples: directions by turns, answers by their shares under each."""
+    order = random.Random(seed)
+    directions = [RULE.at_angle(angle) for angle in ANGLES_DEG]
+    vectors = np.array([[d.components[name] for name in RULE.objectives] for d in directions])
+    shares_VN = tilted_shares(standardised(answers.rewards_NM), vectors, strength=STRENGTH)
+    systems = [RULE.condition(direction).system for direction in directions]
+    numbers = np.random.default_rng(seed)
+    examples: list[Example] = []
+    while len(examples) < count:
+        choices_N = [numbers.choice(len(answers.responses), p=share_N) for share_N in shares_VN]
+        for system, n in zip(systems, choices_N, strict=True):
+            context = list(answers.contexts[n])
+            if order.random() < WITHOUT_DIRECTION:
+                # Without a direction all answers count alike.
+                n = order.randrange(len(answers.responses))
+                context = list(answers.contexts[n])
+            else:
+                context.insert(0, {"role": "system", "content": system})
+            example = encode_example(tokenizer, context, answers.responses[n])
+            if len(example[0]) <= POSITIONS:
+                examples.append(example)
+    return examples[:count]
+
+
+def encode_example(
+    tokenizer: PreTrainedTokenizerFast, context: Sequence[dict[str, str]], response: str
+) -> Example:
+    """Return a conversation as the policy reads it, with the length of its prompt."""
+    turns = [*context, {"role": "assistant", "content": response}]
+    ids: Any = tokenizer.apply_chat_template(turns, return_dict=False)
+    prompt: Any = tokenizer.apply_chat_template(
+        list(context), add_generation_prompt=True, return_dict=False
+    )
+    return list(ids), len(prompt)
+
+
+class _Examples(torch.utils.data.Dataset[Example]):
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+
+class _Padded:
+    """Pads on the right; the loss is on the answers only."""
+
+    def __init__(self, pad: Any) -> None:
+        self._pad = pad
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        longest = max(len(ids) for ids, _ in examples)
+        shape = (len(examples), longest)
+        input_ids = torch.full(shape, self._pad)
+        labels = torch.full(shape, _IGNORED)
+        for row, (ids, prompt_length) in enumerate(examples):
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            labels[row, prompt_length : len(ids)] = torch.tensor(ids[prompt_length:])
+        # Causal: what stands on the right of a token does not reach it, padding included.
+        return {"input_ids": input_ids, "labels": labels}
