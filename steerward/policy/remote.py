@@ -92,13 +92,13 @@ class RemotePolicy:
         self._wanted = model
         self._model: RemoteModel | None = None
         self._weight_version = _UNKNOWN
-        # What is told of the address must not hold the password that may be in it.
+        # What is told of the address, by us or in httpx's log, must not hold a password.
         public = address.copy_with(userinfo=b"")
         self._server = str(public).rstrip("/")
         self._http = httpx.AsyncClient(
-            # httpx would send the password in place of the key.
-            base_url=address if api_key is None else public,
+            base_url=public,
             headers=_headers(api_key),
+            auth=_password(address) if api_key is None else None,
             timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
             # `Places` bounds them; a connection that waits for another would look like a hang.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
@@ -311,6 +311,10 @@ def _address(url: str) -> httpx.URL:
             param="url",
         )
     return address
+
+
+def _password(address: httpx.URL) -> httpx.BasicAuth | None:
+    return httpx.BasicAuth(address.username, address.password) if address.userinfo else None
 
 
 def _headers(api_key: str | None) -> dict[bytes, bytes]:

@@ -89,7 +89,7 @@ def completions_body(
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "stop": list(sampling.stop) or None,
-        "seed": sampling.seed,
+        "seed": _seed(sampling.seed, group.samples[0]),
         "presence_penalty": sampling.presence_penalty or None,
         "frequency_penalty": sampling.frequency_penalty or None,
         **(logprobs if top is not None else {}),
@@ -97,6 +97,15 @@ def completions_body(
         "reward": False if is_steerward else None,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _seed(seed: int | None, first: int) -> int | None:
+    """Return the seed of a group, in 64 bits.
+
+    Servers count samples from 0 in each request: with one seed for all, samples of different
+    prompts would draw from the same stream.
+    """
+    return None if seed is None else (seed + first + 2**63) % 2**64 - 2**63
 
 
 def read_models(content: bytes, *, wanted: str | None) -> RemoteModel:

@@ -57,7 +57,7 @@ class CompletionLogprobs(AnswerModel):
     top_logprobs: list[dict[str, float]]
     """The likeliest tokens and the one that was drawn."""
     text_offset: list[int]
-    """Characters of the completion before the token."""
+    """Characters before the token; special tokens, which the text leaves out, count too."""
 
 
 class CompletionChoice(AnswerModel):

@@ -91,6 +91,14 @@ def test_text_goes_to_the_older_endpoint() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("seed", "first", "sent"), [(3, 0, 3), (3, 4, 7), (2**63 - 1, 1, -(2**63)), (-5, 2, -3)]
+)
+def test_each_group_draws_from_streams_of_its_own(seed: int, first: int, sent: int) -> None:
+    group = PromptGroup(CHAT, (first, first + 1))
+    assert completions_body(group, Sampling(seed=seed), model="m")["seed"] == sent
+
+
 def test_defaults_are_the_other_servers_and_ours_is_told_not_to_score() -> None:
     fixed = {"model", "messages", "n", "stream", "stream_options"}
     assert completions_body(PromptGroup(CHAT, (0,)), Sampling(), model="m").keys() == fixed

@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+# Tokens that are looked at first for top_p.
+_FIRST_LOOK = 128
+
 
 @dataclass(slots=True)
 class Draw:
@@ -123,12 +126,33 @@ def _sample(probabilities_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
     free = [i for i, draw in enumerate(draws) if draw.top_p >= 1.0]
     if free:
         tokens_B[free] = _invert(probabilities_BV[free], uniform_B1[free])
-    ordered, places = probabilities_BV[limited].sort(dim=-1, descending=True, stable=True)
-    top_p = torch.tensor([[draws[i].top_p] for i in limited]).to(ordered)
-    # A token stays if those before it do not reach top_p yet; so the first one always does.
-    kept = ordered * (ordered.cumsum(dim=-1) - ordered < top_p)
-    ranks = _invert(kept, uniform_B1[limited])
-    tokens_B[limited] = places.gather(-1, ranks[:, None])[:, 0]
+    top_p = torch.tensor([[draws[i].top_p] for i in limited]).to(probabilities_BV)
+    tokens_B[limited] = _sample_nucleus(probabilities_BV[limited], top_p, uniform_B1[limited])
+    return tokens_B
+
+
+def _sample_nucleus(probabilities_BV: Tensor, top_p_B1: Tensor, uniform_B1: Tensor) -> Tensor:
+    """Draw among the fewest tokens that reach top_p together.
+
+    Sorting a whole vocabulary is slow, and few tokens are enough most of the time. How many are
+    looked at for a row depends on that row alone.
+    """
+    tokens_B = torch.empty(len(probabilities_BV), dtype=torch.long, device=probabilities_BV.device)
+    left = torch.arange(len(probabilities_BV), device=probabilities_BV.device)
+    count = _FIRST_LOOK
+    while len(left):
+        count = min(count, probabilities_BV.shape[-1])
+        ordered, places = probabilities_BV[left].topk(count, dim=-1)
+        cumulative = ordered.cumsum(dim=-1)
+        reached = cumulative[:, -1] >= top_p_B1[left, 0]
+        if count == probabilities_BV.shape[-1]:
+            reached = torch.ones_like(reached)
+        # A token stays if those before it do not reach top_p yet; so the first one always does.
+        kept = ordered * (cumulative - ordered < top_p_B1[left])
+        ranks = _invert(kept[reached], uniform_B1[left[reached]])
+        tokens_B[left[reached]] = places[reached].gather(-1, ranks[:, None])[:, 0]
+        left = left[~reached]
+        count *= 8
     return tokens_B
 
 
