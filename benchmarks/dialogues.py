@@ -41,6 +41,9 @@ _GOOD = {
     "`items.reverse()` turns the list itself around and returns nothing.",
 }
 
+QUESTIONS = list(_GOOD)
+"""Questions of our own, for what needs prompts and no answers."""
+
 
 def dialogues() -> list[Item]:
     """Return every question with five candidates: good, cut short, repeated, refused, off topic."""

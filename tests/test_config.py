@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -54,3 +57,34 @@ def test_devices_take_the_place_of_device() -> None:
         ServeConfig(device="cpu", devices=["cpu", "cpu"])
     with pytest.raises(ValidationError, match="give all alone"):
         ServeConfig(devices=["all", "cuda:0"])
+
+
+@pytest.mark.parametrize("given", [[], [""], ["none"]])
+def test_policies_may_be_none(given: list[str]) -> None:
+    assert ServeConfig(policy=given).policy == []
+
+
+def test_policies_have_names_and_adapters_a_policy() -> None:
+    for wrong, words in (
+        ({"policy": ["none", "a"]}, "give none alone"),
+        ({"policy": ["a", "b"], "policy_name": ["x"]}, "1 names for 2 policies"),
+        ({"policy": ["a", "b"], "adapter": ["x=y"]}, "the only policy"),
+        ({"adapter": ["x"]}, "NAME=FOLDER"),
+        ({"adapter": ["=y"]}, "NAME=FOLDER"),
+        ({"adapter": ["x=y", "x=z"]}, "two adapters"),
+        ({"profiles": {"concise": {"verbosity": 0.0}}}, "profile 'concise'"),
+        ({"profiles": {"concise": {}}}, "profile 'concise'"),
+    ):
+        with pytest.raises(ValidationError, match=words):
+            ServeConfig.model_validate(wrong)
+    config = ServeConfig(adapter=["brief=a/b=c"])
+    assert config.adapter_folders == {"brief": Path("a/b=c")}
+
+
+def test_profiles_come_from_tables_and_from_the_environment(tmp_path: Path) -> None:
+    profiles = {"concise": {"helpfulness": 1.0, "verbosity": -0.5}}
+    file = tmp_path / "c.toml"
+    file.write_text("[profiles.concise]\nhelpfulness = 1\nverbosity = -0.5")
+    assert load_settings(ServeConfig, {}, files=[file], environment={}).profiles == profiles
+    environment = {"STEERWARD_PROFILES": json.dumps(profiles)}
+    assert load_settings(ServeConfig, {}, environment=environment).profiles == profiles

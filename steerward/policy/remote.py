@@ -26,12 +26,13 @@ from steerward.policy.remote_wire import (
     connection_error,
     error_of_answer,
     group_prompts,
+    key_headers,
     read_models,
+    server_address,
 )
 from steerward.protocol.conditioning import ConditioningRule
 from steerward.protocol.errors import (
     DeadlineExceeded,
-    InvalidRequest,
     NotFound,
     NotReady,
     SteerwardError,
@@ -85,7 +86,7 @@ class RemotePolicy:
         max_waiting: int = 1024,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        address = _address(url)
+        address = server_address(url)
         self.name = name
         self.adapters: Sequence[str] = tuple(adapters)
         self.rule = rule
@@ -97,7 +98,7 @@ class RemotePolicy:
         self._server = str(public).rstrip("/")
         self._http = httpx.AsyncClient(
             base_url=public,
-            headers=_headers(api_key),
+            headers=key_headers(api_key),
             auth=_password(address) if api_key is None else None,
             timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
             # `Places` bounds them; a connection that waits for another would look like a hang.
@@ -299,32 +300,5 @@ def _streams(request: GenerationRequest, model: RemoteModel) -> list[StreamReque
     ]
 
 
-def _address(url: str) -> httpx.URL:
-    """Return the address of a server, without the /v1 that many write behind it."""
-    try:
-        address = httpx.URL(url.strip().rstrip("/").removesuffix("/v1"))
-    except httpx.InvalidURL as error:
-        raise InvalidRequest(f"the policy's URL is none: {error}", param="url") from None
-    if address.scheme not in ("http", "https") or not address.host:
-        raise InvalidRequest(
-            "the policy's URL has no scheme or no host; give one such as http://127.0.0.1:9000",
-            param="url",
-        )
-    return address
-
-
 def _password(address: httpx.URL) -> httpx.BasicAuth | None:
     return httpx.BasicAuth(address.username, address.password) if address.userinfo else None
-
-
-def _headers(api_key: str | None) -> dict[bytes, bytes]:
-    if api_key is None:
-        return {}
-    if not api_key or not api_key.isprintable() or api_key != api_key.strip():
-        raise InvalidRequest(
-            "the policy's API key is empty, or has characters that no header can carry; give the "
-            "key alone, or none",
-            param="api_key",
-        )
-    # As bytes: httpx would refuse what is not ASCII.
-    return {b"authorization": f"Bearer {api_key}".encode()}

@@ -50,6 +50,42 @@ class RemoteModel:
     """Whether that server is one of ours, which scores completions unless told not to."""
 
 
+def server_address(url: str) -> httpx.URL:
+    """Return the address of a server, without the /v1 that many write behind it.
+
+    Raises:
+        InvalidRequest: If it is none.
+    """
+    try:
+        address = httpx.URL(url.strip().rstrip("/").removesuffix("/v1"))
+    except httpx.InvalidURL as error:
+        raise InvalidRequest(f"the policy's URL is none: {error}", param="url") from None
+    if address.scheme not in ("http", "https") or not address.host:
+        raise InvalidRequest(
+            "the policy's URL has no scheme or no host; give one such as http://127.0.0.1:9000",
+            param="url",
+        )
+    return address
+
+
+def key_headers(api_key: str | None) -> dict[bytes, bytes]:
+    """Return the headers that carry a key.
+
+    Raises:
+        InvalidRequest: If none can.
+    """
+    if api_key is None:
+        return {}
+    if not api_key or not api_key.isprintable() or api_key != api_key.strip():
+        raise InvalidRequest(
+            "the policy's API key is empty, or has characters that no header can carry; give the "
+            "key alone, or none",
+            param="api_key",
+        )
+    # As bytes: httpx would refuse what is not ASCII.
+    return {b"authorization": f"Bearer {api_key}".encode()}
+
+
 def group_prompts(prompts: Sequence[Prompt]) -> list[PromptGroup]:
     """Return the distinct prompts in the order in which they come, each with its samples."""
     groups: list[tuple[Prompt, list[int]]] = []

@@ -15,7 +15,9 @@ from steerward.policy.remote_wire import (
     completions_path,
     error_of_answer,
     group_prompts,
+    key_headers,
     read_models,
+    server_address,
 )
 from steerward.protocol.errors import (
     DeadlineExceeded,
@@ -35,6 +37,32 @@ TEXT = Prompt(text="Once")
 def refused(status: int, body: object, **headers: str) -> SteerwardError:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return error_of_answer(status, content, server="http://peer", **headers)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://peer:9000", "http://peer:9000/", "http://peer:9000/v1", " http://peer:9000/v1/"]
+)
+def test_the_version_behind_an_address_may_be_left_out(url: str) -> None:
+    assert str(server_address(url)).rstrip("/") == "http://peer:9000"
+
+
+@pytest.mark.parametrize("url", ["", "peer:9000", "ftp://peer", "http://", "http://peer:port"])
+def test_addresses_that_are_none_are_refused(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="the policy's URL") as caught:
+        server_address(url)
+    assert caught.value.param == "url"
+
+
+def test_a_key_is_sent_as_a_bearer_key() -> None:
+    assert key_headers(None) == {}
+    assert key_headers("sécret") == {b"authorization": "Bearer sécret".encode()}
+
+
+@pytest.mark.parametrize("key", ["", " s3cret", "s3\ncret"])
+def test_keys_that_no_header_can_carry_are_refused_and_not_told(key: str) -> None:
+    with pytest.raises(InvalidRequest, match="API key is empty, or has") as caught:
+        key_headers(key)
+    assert not key or key not in caught.value.message
 
 
 def test_equal_prompts_are_sent_once() -> None:

@@ -1,4 +1,4 @@
-"""Completions over HTTP: shapes, streams, steering, refusals, and clients that go or do not read."""
+"""Completions over HTTP: shapes, streams, steering, refusals, clients that go or do not read."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from steerward.protocol.chat import ChatCompletion, ChatCompletionChunk
 from steerward.protocol.completions import Completion
+from steerward.protocol.policies import PolicyCard
 from steerward.protocol.scoring import ModelList
 from tests.policies import save_policy
 from tests.server.conftest import StartApp, client_of, listening, until
@@ -247,6 +248,7 @@ async def test_rewards_can_be_left_out_or_come_from_another_model(
         cards = ModelList.model_validate((await client.get("/v1/models")).json()).data
         one = await client.get("/v1/models/tiny")
     assert [card.kind for card in cards] == ["reward", "reward", "policy"]
+    assert isinstance(cards[-1], PolicyCard)
     assert cards[-1].steering == ["auto", "prompt", "best_of", "neighbours"]
     assert cards[-1].reward_models == ["armorm", "seqcls-llama-1"]
     assert one.json()["conditioning"]["objectives"] == ["helpfulness", "verbosity"]

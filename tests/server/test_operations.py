@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 import steerward
-from steerward.protocol.scoring import ModelList
+from steerward.protocol.scoring import ModelCard, ModelList
 from tests.server.conftest import BODY, StartApp, client_of
 
 pytestmark = pytest.mark.anyio
@@ -22,6 +22,7 @@ async def test_models_tell_objectives_limits_and_weights(start_app: StartApp) ->
     cards = ModelList.model_validate(answer.json()).data
     assert [card.id for card in cards] == ["armorm", "seqcls-llama-1"]
     armorm = cards[0]
+    assert isinstance(armorm, ModelCard)
     assert armorm.has_gate
     assert armorm.architecture == "armorm"
     assert len(armorm.objectives) == 19

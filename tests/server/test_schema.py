@@ -26,6 +26,7 @@ from steerward.config import ServeConfig
 from steerward.engine.loading import load_engines
 from steerward.metrics import Metrics
 from steerward.models.reward_model import RewardModel
+from steerward.policy.loading import load_policies
 from steerward.server.app import create_app
 from tests.golden_cases import GOLDEN
 
@@ -44,25 +45,35 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[schemathesis.BaseSchema]:
+def api(policy_folder: str) -> Iterator[schemathesis.BaseSchema]:
     """The schema of a server on a real port; it must have outlived the run."""
-    config = ServeConfig(reward_model=[str(GOLDEN / "armorm")], device="cpu", max_items=8)
+    config = ServeConfig(
+        reward_model=[str(GOLDEN / "armorm")],
+        policy=[policy_folder],
+        device="cpu",
+        policy_device="cpu",
+        max_items=8,
+        max_completion_tokens=4,
+    )
     metrics = Metrics()
     engines = load_engines(config, metrics)
-    app = create_app(config, engines, {}, metrics)
+    policies = load_policies(config, taken=list(engines))
+    app = create_app(config, engines, policies, metrics)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not (server.started and engines["armorm"].is_ready):
+    while not (server.started and engines["armorm"].is_ready and policies["tiny"].is_ready):
         time.sleep(0.01)
     (listener,) = server.servers[0].sockets
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     document = httpx.get(f"{url}/openapi.json").json()
     make_scorable(document, engines["armorm"].model)
+    make_drawable(document)
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=url)
     yield schema
     assert engines["armorm"].is_ready, "a random request took the engine down"
+    assert policies["tiny"].is_ready, "a random request took the policy down"
     server.should_exit = True
     thread.join(timeout=30)
 
@@ -95,6 +106,29 @@ def make_scorable(document: dict[str, Any], model: RewardModel) -> None:
     schemas["ScoreItem"]["properties"]["tokens"]["anyOf"][0] = ids
 
 
+def make_drawable(document: dict[str, Any]) -> None:
+    """The same for completions: objectives of the rule, turns that can be answered, lengths."""
+    for name in ("ChatCompletionRequest", "CompletionRequest"):
+        schema = document["components"]["schemas"][name]
+        properties = schema["properties"]
+        del properties["model"], properties["reward_model"]
+        # What fits together only with another field, or is refused unless it is null.
+        for field in ("angle", "best_of", "stream_options", "max_tokens", "top_logprobs"):
+            properties.pop(field, None)
+        properties["max_completion_tokens"]["anyOf"][0]["maximum"] = 4
+        properties["n"]["anyOf"][0]["maximum"] = 4
+        properties["direction"] = {
+            "type": "object",
+            "properties": {"helpfulness": {"const": 1.0}, "verbosity": {"enum": [-0.5, 0.0, 0.5]}},
+            "required": ["helpfulness"],
+            "additionalProperties": False,
+        }
+        if name == "ChatCompletionRequest":
+            properties["messages"]["items"] = turn("user")
+        else:
+            properties["prompt"] = {"type": "string", "pattern": r"\S"}
+
+
 def scorable_ids(tokens: dict[str, Any], model: RewardModel) -> dict[str, Any]:
     bos = model.chat.tokenizer.bos_token_id
     prompt, candidate = tokens["properties"]["prompt"], tokens["properties"]["candidates"]["items"]
@@ -117,11 +151,16 @@ def turn(role: str) -> dict[str, Any]:
     }
 
 
-EXAMPLES = {"POST /v1/score": 400}
+EXAMPLES = {
+    "POST /v1/score": 400,
+    "POST /v1/chat/completions": 100,
+    "POST /v1/completions": 100,
+}
 # Of them, those that must be scored, as text alone and with ids among them, and those that must
 # be refused in the run that breaks the document. How many of the others pass a deadline of their
 # own choice depends on the machine.
 FEWEST_SCORED, FEWEST_SCORED_IDS, FEWEST_REFUSED = 100, 20, 200
+FEWEST_DRAWN = 20
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -152,6 +191,8 @@ def test_no_request_is_answered_with_a_server_error(
         assert scoring[200] >= FEWEST_SCORED, scoring
         assert by_ids[200] >= FEWEST_SCORED_IDS, by_ids
         assert statuses["POST /v1/tokenize"][200] >= 10, statuses["POST /v1/tokenize"]
+        for label in ("POST /v1/chat/completions", "POST /v1/completions"):
+            assert statuses[label][200] >= FEWEST_DRAWN, statuses[label]
     else:
         assert scoring[422] >= FEWEST_REFUSED, scoring
 
