@@ -168,6 +168,7 @@ class ServerSubject(ServedSubject):
         self, folder: Path, *, clients: int = 64, settings: Mapping[str, object] | None = None
     ) -> None:
         command = [sys.executable, "-m", "steerward", "serve", "--reward-model", str(folder)]
+        command += ["--policy", "none"]
         flags = {"name": "bench", "port": 0, "device": "cpu", "request_timeout_s": TIMEOUT_S}
         for name, value in (flags | dict(settings or {})).items():
             command += [f"--{name.replace('_', '-')}", str(value)]

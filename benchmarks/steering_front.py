@@ -126,11 +126,11 @@ async def _measure(
                 raise RuntimeError(response.text)
             answer = response.json()
             (choice,) = answer["choices"]
-            return {"text": choice["message"]["content"], **choice["reward"]}
+            return {"prompt": prompt, "text": choice["message"]["content"], **choice["reward"]}
 
         async def all_of(fields: dict[str, Any], offset: int) -> list[dict[str, Any]]:
-            seeds = range(offset, offset + len(prompts))
-            return list(await asyncio.gather(*(ask(p, s, fields) for p, s in zip(prompts, seeds))))
+            asked = (ask(prompt, offset + i, fields) for i, prompt in enumerate(prompts))
+            return list(await asyncio.gather(*asked))
 
         found: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
         found[UNSTEERED, None] = await all_of({}, setting.seed)
@@ -156,9 +156,7 @@ def summarise(
         key: np.array([[_z(one, name, scale) for name in objectives] for one in answers])
         for key, answers in found.items()
     }
-    points = [
-        _point(key, found[key], standardised[key], objectives, resamples) for key in found
-    ]
+    points = [_point(key, found[key], standardised[key], objectives, resamples) for key in found]
     if setting.plot:
         draw_front(points, objectives, Path(setting.plot))
     means = {key: values.mean(axis=0) for key, values in standardised.items()}
@@ -169,7 +167,7 @@ def summarise(
     }
     shown = {
         "points": points,
-        "rank_correlation": _correlations(means, objectives),
+        "rank_correlation": _correlations(means),
         "hypervolume": volumes,
         "reference_point": dict(zip(objectives, reference.tolist(), strict=True)),
         "best_of_less_prompt": _differences(found, resamples),
@@ -204,9 +202,7 @@ def _point(
     }
 
 
-def _correlations(
-    means: Mapping[tuple[str, int | None], Any], objectives: Sequence[str]
-) -> dict[str, float]:
+def _correlations(means: Mapping[tuple[str, int | None], Any]) -> dict[str, float]:
     """Return the rank correlation of the second objective's reward with its weight, by way."""
     found: dict[str, float] = {}
     for way in _MODES:
@@ -250,8 +246,12 @@ def _examples(
 ) -> list[dict[str, Any]]:
     """Return what was answered to the first prompts at both ends and in the middle."""
     return [
-        {"way": PROMPT, "angle": angle, "texts": [one["text"] for one in found[PROMPT, angle][:4]]}
-        for angle in (ANGLES[0], ANGLES[len(ANGLES) // 2], ANGLES[-1])
+        {
+            "angle": angle,
+            "prompts": [one["prompt"] for one in found[PROMPT, angle][:4]],
+            "texts": [one["text"] for one in found[PROMPT, angle][:4]],
+        }
+        for angle in (ANGLES[0], ANGLES[-1])
     ]
 
 

@@ -52,7 +52,8 @@ def _operations() -> str:
         'Every error answer is `{"error": {"message", "type", "param", "code"}}`; `param` '
         "is the place in the request. 429 and 503 carry `Retry-After` in seconds. Every answer "
         "carries `x-request-id`; scores carry `x-tokenisation-ms`, `x-queue-ms`, "
-        "`x-inference-ms`, `x-total-ms` and `x-weight-version`.",
+        "`x-inference-ms`, `x-total-ms` and `x-weight-version`; completions carry "
+        "`x-first-token-ms`, `x-weight-version` and, unless they are streamed, `x-total-ms`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -13,6 +13,7 @@ from recipes.pocket.steps import Run, measure, train
 from steerward import logs
 from steerward.cli.options import add_options, read_options
 from steerward.config import Settings
+from steerward.models.source import POCKET
 
 # Left out together in the second run: preferences of kinds that other sources have too.
 LEFT_OUT = ("hh_harmless", "pandalm", "open_instruct_human", "oasst_sample")
@@ -65,7 +66,7 @@ def main() -> None:
         measure(partial)
     write_card(whole, partial)
     if config.ship:
-        ship(whole.checkpoint)
+        ship(whole.checkpoint, POCKET)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from steerward.models.source import POCKET, resolve_source
+from steerward.models.source import resolve_source
 
 
-def ship(checkpoint: Path) -> Path:
-    """Replace the model inside the package and return its folder."""
-    target = resolve_source(POCKET)
+def ship(checkpoint: Path, name: str) -> Path:
+    """Replace a model inside the package by its name, and return its folder."""
+    target = resolve_source(name)
     arriving, leaving = (target.with_name(f"{target.name}.{word}") for word in ("new", "old"))
     for left_over in (arriving, leaving):
         shutil.rmtree(left_over, ignore_errors=True)

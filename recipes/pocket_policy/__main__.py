@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from pydantic import Field
+from safetensors import safe_open
+from transformers import PreTrainedTokenizerFast
 
+from benchmarks.command import print_table
+from benchmarks.steering_front import Setting as SteeringSetting
+from benchmarks.steering_front import run as steering_front
+from recipes.pocket.ship import ship
+from recipes.pocket_policy.card import PICTURE, write_card
 from recipes.pocket_policy.conversations import load_conversations
 from recipes.pocket_policy.directed import learn_directions
+from recipes.pocket_policy.held_out import held_out_perplexity
 from recipes.pocket_policy.labels import label_answers
 from recipes.pocket_policy.language import learn_language
 from recipes.pocket_policy.package import package
@@ -16,6 +25,7 @@ from recipes.pocket_policy.vocabulary import write_tokenizer
 from steerward import logs
 from steerward.cli.options import add_options, read_options
 from steerward.config import Settings
+from steerward.models.source import POCKET_POLICY, weight_version
 
 
 class PocketPolicyConfig(Settings):
@@ -35,6 +45,8 @@ class PocketPolicyConfig(Settings):
     """Optimiser steps on answers with directions."""
     seed: int = 0
     """Of everything."""
+    ship: bool = False
+    """Replace the policy inside the package by the new one."""
 
 
 def main() -> None:
@@ -60,7 +72,42 @@ def main() -> None:
         steps=config.directed_steps,
         seed=config.seed,
     )
-    package(directed, tokenizer, out=config.work / "pocket-policy")
+    checkpoint = package(directed, tokenizer, out=config.work / "pocket-policy")
+    measure(config, checkpoint, tokenizer)
+    if config.ship:
+        ship(checkpoint, POCKET_POLICY)
+
+
+def measure(
+    config: PocketPolicyConfig, checkpoint: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Measure what directions do, and write the card."""
+    front = SteeringSetting(
+        prompts=str(config.data / "prompts" / "prompts.jsonl.gz"),
+        policy=str(checkpoint),
+        seed=config.seed,
+        plot=str(checkpoint / PICTURE),
+    )
+    card = {
+        "weight_version": weight_version(checkpoint),
+        "parameters": _num_parameters(checkpoint),
+        "command": "python -m benchmarks.steering_front --prompts DATA/prompts/prompts.jsonl.gz",
+        "front": steering_front(front, config.work),
+        "held_out": held_out_perplexity(
+            checkpoint, tokenizer, load_conversations(config.data, split="test")
+        ),
+        "language_steps": config.language_steps,
+        "directed_steps": config.directed_steps,
+        "seed": config.seed,
+    }
+    for one in card["front"]["tables"]:
+        print_table(one)
+    write_card(checkpoint, card)
+
+
+def _num_parameters(checkpoint: Path) -> int:
+    with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
+        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from recipes.pocket_policy.conversations import Conversation
 from recipes.pocket_policy.rule import RULE
 from steerward.config import ScoreFileConfig
 from steerward.engine.bulk import score_file
+from steerward.engine.bulk_output import state_path
 from steerward.training.conditioning import Floats
 
 # Of the conversations, how many give their first answer; the others give a later one.
@@ -40,11 +41,11 @@ def label_answers(
     items = [_item(found, random.Random(f"{seed}/{i}")) for i, found in enumerate(conversations)]
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
-    asyncio.run(
-        score_file(
-            ScoreFileConfig(source=source, target=target, reward_model=reward_model, dtype="int8")
+    if not target.exists() or state_path(target).exists():
+        config = ScoreFileConfig(
+            source=source, target=target, reward_model=reward_model, dtype="int8"
         )
-    )
+        asyncio.run(score_file(config))
     rewards: list[list[float]] = []
     kept: list[dict[str, object]] = []
     with target.open(encoding="utf-8") as file:

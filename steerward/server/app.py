@@ -13,6 +13,7 @@ from steerward.engine.served import ServedModel
 from steerward.metrics import Metrics
 from steerward.policy.generation import Policy
 from steerward.policy.steering import SteeredPolicy
+from steerward.server.documentation import describe_events
 from steerward.server.errors import install_error_handlers
 from steerward.server.middleware import RequestMiddleware
 from steerward.server.rewards import EngineRewards
@@ -59,6 +60,7 @@ def create_app(
     app.include_router(operations.keyed_router)
     app.include_router(operations.router)
     install_error_handlers(app)
+    describe_events(app)
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=config.max_body_bytes)
     return app
 

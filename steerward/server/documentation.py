@@ -1,9 +1,13 @@
-"""What the OpenAPI document says of errors."""
+"""What the OpenAPI document says of errors and of events."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from steerward.protocol.chat import ChatCompletionChunk
 from steerward.protocol.errors import ErrorBody
 
 _MEANING = {
@@ -21,3 +25,22 @@ _MEANING = {
 def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI entries of error statuses."""
     return {status: {"model": ErrorBody, "description": _MEANING[status]} for status in statuses}
+
+
+def describe_events(app: FastAPI) -> None:
+    """Add the type of streamed events to the OpenAPI document: no route has it as its answer."""
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        is_new = app.openapi_schema is None
+        document = describe()
+        if is_new:
+            _, types = models_json_schema(
+                [(ChatCompletionChunk, "serialization")],
+                ref_template="#/components/schemas/{model}",
+            )
+            for name, schema in types["$defs"].items():
+                document["components"]["schemas"].setdefault(name, schema)
+        return document
+
+    app.openapi = described

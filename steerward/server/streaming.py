@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -15,7 +16,6 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from steerward.metrics import Metrics
-from steerward.policy.steering import Part
 from steerward.protocol.errors import SteerwardError
 from steerward.server.disconnect import unless_disconnected
 from steerward.server.generation import choice_reward, steering_used, usage
@@ -78,67 +78,62 @@ class EventWriter:
     """Writes the parts of one generation as events.
 
     Args:
-        observed: To be written.
-        head: What all chunks say.
         shape: Of the chunks.
         has_usage: Whether the usage is told at the end.
         metrics: Of this process.
     """
 
-    def __init__(
-        self,
-        observed: ObservedGeneration,
-        *,
-        head: Mapping[str, Any],
-        shape: AnswerShape,
-        has_usage: bool,
-        metrics: Metrics,
-    ) -> None:
-        self._observed = observed
-        self._shape = shape
-        self._metrics = metrics
+    def __init__(self, shape: AnswerShape, *, has_usage: bool, metrics: Metrics) -> None:
+        self.shape = shape
         self._has_usage = has_usage
-        self._head = {**head, "usage": None} if has_usage else dict(head)
-        self._steering: dict[str, Any] | None = steering_used(observed.generation.report, None)
+        self._metrics = metrics
 
-    async def events(self) -> AsyncGenerator[bytes]:
-        """Yield the events; what fails on the way becomes the last one."""
+    async def events(
+        self, observed: ObservedGeneration, head: Mapping[str, Any]
+    ) -> AsyncGenerator[bytes]:
+        """Yield the events; what fails on the way becomes the last one.
+
+        Args:
+            observed: To be written.
+            head: What all chunks say.
+        """
+        head = {**head, "usage": None} if self._has_usage else head
+        generation = observed.generation
+        # In whichever chunk is the first; and again in the last, when it is complete.
+        more = {"steering": steering_used(generation.report, None)}
         try:
-            for index in range(self._observed.num_choices):
-                if (choice := self._shape.opening(index)) is not None:
-                    yield self._chunk(choice)
-            last: Part | None = None
-            num_open = self._observed.num_choices
-            async for part in self._observed:
-                if part.text or part.logprobs:
-                    yield self._chunk(self._shape.piece(part.index, part.text, part.logprobs))
-                if part.finish_reason is not None:
-                    num_open -= 1
-                    if num_open:
-                        yield self._chunk(self._closing(part))
-                    else:
-                        last = part
-            # Held back until here: who scored the completions is known for certain now.
-            assert last is not None
-            generation = self._observed.generation
-            self._steering = steering_used(generation.report, generation.ranking)
-            yield self._chunk(self._closing(last))
+            async with aclosing(self._choices(observed)) as choices:
+                async for choice, is_last in choices:
+                    if is_last:
+                        more = {"steering": steering_used(generation.report, generation.ranking)}
+                    yield _event({**head, "choices": [choice], **more})
+                    more = {}
             if self._has_usage:
-                yield _event({**self._head, "choices": [], "usage": usage(generation)})
+                yield _event({**head, "choices": [], "usage": usage(generation)})
             yield _DONE
         except SteerwardError as error:
             self._metrics.refusals.labels(error.code).inc()
             yield b"data: " + json.dumps(error.to_body()).encode() + b"\n\n"
 
-    def _closing(self, part: Part) -> dict[str, Any]:
-        assert part.finish_reason is not None
-        return self._shape.closing(part.index, part.finish_reason, choice_reward(part.reward))
-
-    def _chunk(self, choice: Mapping[str, Any]) -> bytes:
-        content = {**self._head, "choices": [choice]}
-        if self._steering is not None:
-            content["steering"], self._steering = self._steering, None
-        return _event(content)
+    async def _choices(
+        self, observed: ObservedGeneration
+    ) -> AsyncGenerator[tuple[dict[str, Any], bool]]:
+        """Yield what is new of choices, and whether it is the end: that only when all is over."""
+        for index in range(observed.num_choices):
+            if (choice := self.shape.opening(index)) is not None:
+                yield choice, False
+        num_open, last = observed.num_choices, None
+        async for part in observed:
+            if part.text or part.logprobs:
+                yield self.shape.piece(part.index, part.text, part.logprobs), False
+            if part.finish_reason is not None:
+                num_open -= 1
+                reward = choice_reward(part.reward)
+                last = self.shape.closing(part.index, part.finish_reason, reward)
+                if num_open:
+                    yield last, False
+        assert last is not None
+        yield last, True
 
 
 def _event(content: Mapping[str, Any]) -> bytes:

@@ -44,7 +44,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     is wanted, `steering` how it acts; the answer has `reward` in each choice and `steering`, what
     was done. OpenAI's client sends the further fields as `extra_body`.
 
-    With `stream` the answer is server-sent events, each a `chat.completion.chunk`: first the role
+    With `stream` the answer is server-sent events, each a `ChatCompletionChunk`: first the role
     of each choice, then pieces of all choices as they come, told apart by `index`; the last of
     each choice has its `finish_reason` and `reward`. `steering` is in the first chunk, and again,
     with what is known only then, where the last choice ends. What fails before there is anything
@@ -83,33 +83,35 @@ async def _answer(body: AnyRequest, shape: AnswerShape, request: Request) -> Res
         )
         try:
             if body.stream:
-                await observed.wait_for_first()
-                writer = EventWriter(
-                    observed,
-                    head=_head(observed, shape.id_prefix, shape.chunk_object),
-                    shape=shape,
-                    has_usage=body.has_usage_chunk,
-                    metrics=state.metrics,
-                )
-                return EventStream(
-                    writer.events(),
-                    observed=observed,
-                    deadline=asked.deadline,
-                    headers=_headers(observed),
-                )
-            whole = await _whole(observed, shape)
+                writer = EventWriter(shape, has_usage=body.has_usage_chunk, metrics=state.metrics)
+                return await _stream(observed, writer, deadline=asked.deadline)
+            return await _whole_answer(observed, shape)
         except BaseException:
             await observed.aclose()
             raise
-        await observed.aclose()
-        headers = {**_headers(observed), "x-total-ms": f"{observed.elapsed_s * 1e3:.2f}"}
-        return json_response(whole, headers=headers)
 
     return await unless_disconnected(draw(), request) or gone()
 
 
-async def _whole(observed: ObservedGeneration, shape: AnswerShape) -> dict[str, Any]:
+async def _stream(
+    observed: ObservedGeneration, writer: EventWriter, *, deadline: float
+) -> Response:
+    """Return the answer to a request that streams, when there is something to send."""
+    await observed.wait_for_first()
+    head = _head(observed, writer.shape.id_prefix, writer.shape.chunk_object)
+    events = writer.events(observed, head)
+    return EventStream(events, observed=observed, deadline=deadline, headers=_headers(observed))
+
+
+async def _whole_answer(observed: ObservedGeneration, shape: AnswerShape) -> Response:
     """Return the answer to a request that does not stream."""
+    whole = await _whole(observed, shape)
+    await observed.aclose()
+    headers = {**_headers(observed), "x-total-ms": f"{observed.elapsed_s * 1e3:.2f}"}
+    return json_response(whole, headers=headers)
+
+
+async def _whole(observed: ObservedGeneration, shape: AnswerShape) -> dict[str, Any]:
     parts: list[list[Part]] = [[] for _ in range(observed.num_choices)]
     async for part in observed:
         parts[part.index].append(part)

@@ -1,0 +1,156 @@
+"""The model card of pocket-policy: every figure in it comes from the measurements of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recipes.pocket_policy.conversations import MAX_TURN_CHARACTERS
+from recipes.pocket_policy.directed import STRENGTH, WITHOUT_DIRECTION
+from recipes.pocket_policy.language import POSITIONS
+from recipes.pocket_policy.package import TEMPERATURE, TOP_P
+from recipes.pocket_policy.rule import RULE
+
+SOURCES = Path(__file__).with_name("sources.json")
+PICTURE = "steering.png"
+
+_CARD = """---
+license: apache-2.0
+language: en
+library_name: steerward
+tags: [policy, preference-direction, steerable]
+---
+# pocket-policy
+
+A very small language model that reads a preference direction, in the manner of DPA
+(arXiv:2402.18571): {parameters:.1f} million parameters, trained from random weights on public
+conversations, up to {positions} tokens, English. It ships with Steerward so that steering can be
+tried the minute it is installed. It makes small talk; it is not an assistant, knows next to
+nothing, and often makes no sense.
+
+Weight version `{weight_version}`.
+
+## Steering
+
+The system turn holds the direction, as two integers that are a unit vector times {scale}:
+
+    {example}
+
+The first is helpfulness and the second verbosity, as the reward model `pocket` rewards them.
+Training covered every 2.5 degrees from -45 (half as much verbosity less as helpfulness more) to
++45; requests beyond are refused unless forced. `conditioning.json` holds the rule; send
+`direction`, or `angle`, and Steerward writes the turn.
+
+![What directions do]({picture})
+
+Mean rewards on {num_prompts} prompts of the test split, which occur nowhere in training, in
+standard deviations of the reward model's reference, with 95 % intervals by resampling prompts
+(`{command}`):
+
+{front}
+
+{summary}
+
+{gain}
+
+Rewards are those of the reward model that also chose: more of them is not the same as better.
+`verbosity` is the length of an answer on a logarithmic scale and easy to steer; `helpfulness` is
+what a small reward model takes for it.
+
+## Examples
+
+Answers to the same prompts, one sample each, from the same measurement:
+
+{examples}
+
+## Limits
+
+- It repeats what crowd workers said about films, music and sport. What it says as a fact is not.
+- It can be rude, and it can take on any opinion. It was not trained to be safe.
+- Conversations over {positions} tokens are refused.
+- Its perplexity on {answers} unseen answers is {perplexity:.1f} by token of its own vocabulary.
+
+## Training
+
+`python -m recipes.pocket_policy --data DATA` (seed {seed}): {language_steps} steps on whole
+conversations with turns of at most {characters} characters; one answer of each conversation scored
+by `pocket`; {directed_steps} steps on answers drawn for directions: under direction v an answer
+counts in proportion to exp({strength} v . z), z its standardised rewards. {without:.0%} of the
+examples have no direction. Sampling defaults: temperature {temperature}, top_p {top_p}. Every
+setting is in `recipes/pocket_policy`.
+
+## Data and licences
+
+The weights are Apache-2.0. The data are not part of the package; their repositories on GitHub:
+
+{sources}
+
+Answers that models wrote are redistributed as their repositories did; the models' providers may
+limit training competing models on them.
+"""
+
+
+def write_card(checkpoint: Path, run: Mapping[str, Any]) -> None:
+    """Write the card and its report into a checkpoint.
+
+    Args:
+        checkpoint: Packaged policy.
+        run: ``front`` (of benchmarks.steering_front), ``held_out``, and the run's settings.
+    """
+    front = run["front"]
+    tables = [_markdown(content) for content in front["tables"]]
+    text = _CARD.format(
+        parameters=run["parameters"] / 1e6,
+        positions=POSITIONS,
+        weight_version=run["weight_version"],
+        scale=RULE.scale,
+        example=RULE.condition(RULE.at_angle(-15)).system,
+        picture=PICTURE,
+        num_prompts=front["num_prompts"],
+        command=run["command"],
+        front=tables[0],
+        summary=tables[1],
+        gain=tables[2],
+        examples=_examples(front["examples"]),
+        answers=run["held_out"]["answers"],
+        perplexity=run["held_out"]["perplexity"],
+        seed=run["seed"],
+        language_steps=run["language_steps"],
+        directed_steps=run["directed_steps"],
+        characters=MAX_TURN_CHARACTERS,
+        strength=STRENGTH,
+        without=WITHOUT_DIRECTION,
+        temperature=TEMPERATURE,
+        top_p=TOP_P,
+        sources=_sources(),
+    )
+    (checkpoint / "README.md").write_text(text, encoding="utf-8")
+    report = {key: value for key, value in run.items() if key != "front"}
+    report["front"] = {key: value for key, value in front.items() if key != "tables"}
+    (checkpoint / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _markdown(content: Mapping[str, Any]) -> str:
+    lines = [content["columns"], ["---"] * len(content["columns"]), *content["rows"]]
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"**{content['title']}**\n\n{rows}"
+
+
+def _examples(examples: list[dict[str, Any]]) -> str:
+    lines: list[str] = []
+    for place, prompt in enumerate(examples[0]["prompts"]):
+        lines.append(f"> {prompt}\n")
+        for one in examples:
+            lines.append(f"- {one['angle']:+d} degrees: {' '.join(one['texts'][place].split())}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _sources() -> str:
+    rows = ["| source | repository @ commit | licence | written by |", "| --- | --- | --- | --- |"]
+    for name, one in json.loads(SOURCES.read_text()).items():
+        place = f"{one['repository']} @ {one['commit']}"
+        rows.append(f"| {name} | {place} | {one['licence']} | {one['written_by']} |")
+    return "\n".join(rows)
