@@ -26,6 +26,7 @@ from steerward.policy.local.worker import Delivery, Worker
 from steerward.protocol.conditioning import ConditioningRule
 from steerward.protocol.errors import (
     CheckpointRefused,
+    InputTooLong,
     NotFound,
     NotReady,
     Overloaded,
@@ -231,6 +232,11 @@ class LocalPolicy:
     def _admit(self, num_samples: int) -> None:
         if not self.is_ready:
             raise NotReady(self._reason, retry_after_s=5.0 if self._state == "starting" else 30.0)
+        if num_samples > self._max_waiting:
+            raise InputTooLong(
+                f"{num_samples} completions in one request, limit {self._max_waiting} "
+                "(--max-waiting-completions); send several requests"
+            )
         waiting = self._worker.load.waiting
         if waiting + num_samples > self._max_waiting:
             raise Overloaded(

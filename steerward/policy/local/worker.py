@@ -34,8 +34,9 @@ class Worker:
     Args:
         decoder: Used by this thread only.
         deliver: Takes what each step gave; called in this thread.
-        warm_up: Called in this thread before anything else.
-        on_ready: Called when that is done.
+        warm_up: Draws some tokens; called in this thread before anything else, and after a step
+            that failed.
+        on_ready: Called when it has done so.
         on_failure: Called with the reason if it failed, and when the thread ends for one.
     """
 
@@ -131,25 +132,36 @@ class Worker:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        try:
-            self._warm_up()
-        # Whatever it is, nothing can be drawn; the reason is told to everyone who asks.
-        except Exception as error:
-            logger.error("the policy did not warm up", exc_info=error)
-            self._end(f"the policy did not warm up: {type(error).__name__}: {error}")
+        if (reason := self._why_not_well()) is not None:
+            self._end(f"the policy did not warm up: {reason}")
             return
         self._on_ready()
         while self._take():
+            has_failed = False
             try:
                 delivery = self._decoder.advance()
             # A step that fails takes its requests with it, and none that come later.
             except Exception as error:
+                has_failed = True
                 logger.error("a decoding step failed", exc_info=error)
                 delivery = self._fail_all(f"a decoding step failed: {type(error).__name__}")
             self._load = Load(self._decoder.num_running, self._decoder.num_waiting)
             if delivery:
                 self._deliver(delivery)
+            if has_failed and (reason := self._why_not_well()) is not None:
+                self._end(f"the policy's device has failed: {reason}")
+                return
         self._end(self._end_reason or "the policy has stopped")
+
+    def _why_not_well(self) -> str | None:
+        """Draw a few tokens that nobody asked for; return why that fails, where it does."""
+        try:
+            self._warm_up()
+        # Whatever it is, nothing can be drawn; the reason is told to everyone who asks.
+        except Exception as error:
+            logger.error("the policy draws nothing", exc_info=error)
+            return f"{type(error).__name__}: {error}"
+        return None
 
     def _take(self) -> bool:
         """Take on what has arrived, wait while there is nothing to do; False at the end."""

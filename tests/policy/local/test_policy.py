@@ -118,6 +118,8 @@ def test_more_than_may_wait_is_refused(checkpoint: LocalCheckpoint) -> None:
         with pytest.raises(Overloaded, match="limit 4") as caught:
             await policy.begin(ask_all(["Hello"] * 3, **LONG))
         assert caught.value.retry_after_s
+        with pytest.raises(InputTooLong, match="5 completions in one request, limit 4"):
+            await policy.begin(ask_all(["Hello"] * 5, **LONG))
         for generation in running:
             await generation.aclose()
         await until(lambda: policy.card().waiting == 0)
@@ -176,12 +178,36 @@ def test_a_step_that_fails_takes_no_later_request_with_it(checkpoint: LocalCheck
         embedding.weight.data = torch.full_like(kept, float("nan"))  # pyright: ignore
         with pytest.raises(EngineFailure, match="NaN or infinite"):
             await pieces(policy, ask())
+        embedding.weight.data = kept  # pyright: ignore
+        broken = iter([True])
+
+        def break_once(*_: object) -> None:
+            if next(broken, False):
+                raise RuntimeError("out of memory")
+
+        hook = checkpoint.weights.model.register_forward_pre_hook(break_once)
+        with pytest.raises(EngineFailure, match="decoding step failed"):
+            await pieces(policy, ask())
+        hook.remove()
+        assert await texts(policy, ask(max_tokens=3, seed=1))
+        assert policy.card().running == policy.card().waiting == 0
+        policy.close()
+
+    asyncio.run(run())
+
+
+def test_a_device_that_fails_for_good_is_not_ready(checkpoint: LocalCheckpoint) -> None:
+    async def run() -> None:
+        policy = await started(make_policy(checkpoint))
+        embedding = checkpoint.weights.model.get_input_embeddings()
+        kept = embedding.weight.data  # pyright: ignore
         embedding.weight.data = kept[:, :16]  # pyright: ignore
         with pytest.raises(EngineFailure, match="decoding step failed"):
             await pieces(policy, ask())
-        embedding.weight.data = kept  # pyright: ignore
-        assert await texts(policy, ask(max_tokens=3, seed=1))
-        assert policy.card().running == policy.card().waiting == 0
+        await until(lambda: not policy.is_ready)
+        assert "device has failed" in policy.reason
+        with pytest.raises(NotReady, match="device has failed"):
+            await policy.begin(ask())
         policy.close()
 
     asyncio.run(run())
