@@ -150,6 +150,8 @@ class Worker:
         self._observer.record_batch(prepared, result)
         for chunk, placement in zip(prepared.chunks, prepared.placements, strict=True):
             deliver(chunk, placement, result)
+        # Counting takes longer than all the rest here, and those who wait need not wait for it.
+        self._observer.settle()
 
     def _fail(self, chunks: list[Chunk], error: Exception) -> None:
         logger.error("a batch failed: %s", type(error).__name__, exc_info=error)
