@@ -127,7 +127,16 @@ class Worker:
         return None
 
     def _new_tally(self) -> PrefixTally:
-        return PrefixTally(self._runner.cost)
+        return PrefixTally(self._cost)
+
+    def _cost(self, chunk: Chunk) -> int | None:
+        """Return the tokens that a pass of one chunk computes; None if it has failed at that."""
+        try:
+            return self._runner.cost(chunk.group)
+        # Whoever waits for this chunk must hear of it; all others must not.
+        except Exception as error:
+            self._fail([chunk], error)
+            return None
 
     def _plan(self, chunks: list[Chunk]) -> Prepared | None:
         """Return the pass of chunks; None if that failed, and they have been told so."""
