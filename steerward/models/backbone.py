@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class Backbone(nn.Module):
         self.model = model
         self.prunes = False
         """Whether the last layer computes read positions only."""
+        self.bytes_per_token = 0
+        """Memory of the keys and values of one token, in all layers."""
         with watched_windows() as windows:
             self._check_packing()
         # Some families put a window into their mask only, which packed attention does without.
@@ -210,8 +212,9 @@ class Backbone(nn.Module):
             # What one candidate says must not reach another, what the prompt says must.
             leak = self._last_states(Group(first, [third, third[:-1]], 0))[1] - packed[1]
             effect = self._last_states(Group(second, group.suffixes, 0))[1] - packed[1]
-            tree = PrefixTree(capacity_bytes=sys.maxsize)
+            tree = PrefixTree(capacity_tokens=sys.maxsize)
             self._last_states(Group(first, [third], 0), tree)
+            self.bytes_per_token = _bytes_per_token(tree, first)
             resumed = self._last_states(group, tree)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise self._not_packable(str(error)) from error
@@ -262,6 +265,12 @@ class Backbone(nn.Module):
             f"a {self.config.model_type} backbone cannot be scored in packed batches: {reason}; "
             "it must be a causal decoder whose layers call transformers' attention interface"
         )
+
+
+def _bytes_per_token(tree: PrefixTree, prompt: Sequence[int]) -> int:
+    """Return what a token of a prompt takes that is kept in a tree."""
+    kept = {node.keys_values for node in tree.find(prompt) if node.keys_values is not None}
+    return sum(keys_values.num_bytes for keys_values in kept) // len(prompt)
 
 
 def _relative_difference(states: Tensor, expected: Tensor) -> float:
