@@ -18,7 +18,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from steerward.models.attention import PACKED_ATTENTION, AttentionPass, watched_windows
+from steerward.models.attention import (
+    PACKED_ATTENTION,
+    WATCHED_ATTENTION,
+    AttentionPass,
+    watched_windows,
+)
 from steerward.models.int8 import Int8Linear, round_linears
 from steerward.models.last_layer import prune_last_layer
 from steerward.models.packing import Group, PackedBatch
@@ -69,7 +74,6 @@ class Backbone(nn.Module):
             self._check_packing()
         # Some families put a window into their mask only, which packed attention does without.
         self._lost_windows = windows.of_masks - windows.of_layers
-        self.model.set_attn_implementation(PACKED_ATTENTION)
 
     @classmethod
     def load(
@@ -206,8 +210,10 @@ class Backbone(nn.Module):
         # Soft-capped scores exist only in the eager form; fused operators drop the cap.
         self.model.set_attn_implementation("eager")
         expected = torch.stack([self._alone([*first, *suffix]) for suffix in group.suffixes])
-        self.model.set_attn_implementation(PACKED_ATTENTION)
         try:
+            self.model.set_attn_implementation(WATCHED_ATTENTION)
+            self._last_states(group)
+            self.model.set_attn_implementation(PACKED_ATTENTION)
             packed = self._last_states(group)
             # What one candidate says must not reach another, what the prompt says must.
             leak = self._last_states(Group(first, [third, third[:-1]], 0))[1] - packed[1]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel
 
 from steerward.models.backbone import Backbone
@@ -53,6 +54,32 @@ def test_read_positions_are_those_of_the_whole_layer(family: str) -> None:
     assert found.shape == (len(batch.read_positions_R), 64)
     atol = SCORE_TOLERANCE[torch.float32] * float(expected.abs().max())
     torch.testing.assert_close(found, expected, atol=atol, rtol=0)
+
+
+class Waits(TorchDispatchMode):
+    """Counts where the host asks for a number of a tensor, and would wait for a device."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.count += func in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.is_nonzero.default,
+        )
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_no_pass_waits_for_the_device(family: str) -> None:
+    """To tell packed sequences, transformers looked at the positions in every pass."""
+    backbone = backbone_of(family)
+    batch = pack(GROUPS)
+    with Waits() as waits:
+        backbone(batch)
+    assert waits.count == 0
 
 
 @torch.inference_mode()
