@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
 from steerward.models.backbone import Backbone
@@ -92,12 +93,20 @@ def test_only_keys_and_values_are_computed_for_all_tokens() -> None:
             kept = rows.setdefault(name, [])
             module.register_forward_hook(lambda _, i, __, kept=kept: kept.append(i[0].shape[1]))
     batch = pack(GROUPS)
-    backbone(batch)
+    with FlopCounterMode(display=False) as counter:
+        backbone(batch)
     reads, tokens = len(batch.read_positions_R), batch.num_tokens
     for name in ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "self_attn.o_proj"):
         assert rows[name] == [reads], name
     for name in ("self_attn.k_proj", "self_attn.v_proj"):
         assert rows[name] == [tokens, reads], name
+    # It is called for all tokens, and computes nothing but those that are read.
+    (queries,) = (
+        sum(flops.values())
+        for name, flops in counter.get_flop_counts().items()
+        if name.endswith("layers.2.self_attn.q_proj")
+    )
+    assert queries == 2 * reads * 64 * 64
 
 
 def test_a_layer_that_comes_out_otherwise_stays_whole() -> None:
