@@ -70,8 +70,9 @@ class EngineConfig(Settings):
     prefix_cache_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
     """Memory, for each model on each device, for keys and values of prompts seen before, so that
     further candidates of a prompt, or a longer conversation that begins with it, cost their own
-    tokens only. The least recently used go first; the pass at hand holds its own on top. 0 turns
-    it off. Scores do not depend on it, beyond the rounding of the dtype."""
+    tokens only. The least recently used go first, before the prompts of a pass take their place;
+    what the pass at hand works with comes on top. 0 turns it off. Scores do not depend on it,
+    beyond the rounding of the dtype."""
     deterministic: bool = False
     """Give the same scores to the bit whatever else is scored with a text: each prompt and each
     candidate is then computed by itself. Slower, most of all for short texts; without it, scores

@@ -6,9 +6,17 @@ objectives of the checkpoint. Nothing a client sends is ever a label.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+)
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TOKENS = tuple(float(2**power) for power in range(4, 17))
@@ -20,11 +28,26 @@ _GENERATION_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
 STAGES = ("tokenisation", "queue", "inference", "total")
 
 
+class _BeforeReading(Collector):
+    """Collects nothing: lets others record what they have put off."""
+
+    def __init__(self) -> None:
+        self.actions: list[Callable[[], None]] = []
+
+    def collect(self) -> Iterable[Metric]:
+        for action in self.actions:
+            action()
+        return ()
+
+
 class Metrics:
     """The metrics of one server process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # The first of all collectors, so that its actions come before any number is read.
+        self._before_reading = _BeforeReading()
+        self.registry.register(self._before_reading)
         model = ("model",)
         self.requests = self._counter("requests", "Requests answered.", ("route", "status"))
         self.request_duration = self._histogram(
@@ -121,6 +144,10 @@ class Metrics:
             model,
             _GENERATION_SECONDS,
         )
+
+    def before_reading(self, action: Callable[[], None]) -> None:
+        """Call an action whenever someone is about to read the metrics, on the reader's thread."""
+        self._before_reading.actions.append(action)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -34,8 +34,11 @@ _DUE_STEP_S = 0.125
 class Tally(Protocol):
     """What chunks cost in the pass that is being put together."""
 
-    def cost(self, chunk: Chunk) -> int:
-        """Return the tokens that the chunk would add to the pass; never more later on."""
+    def cost(self, chunk: Chunk) -> int | None:
+        """Return the tokens that the chunk would add to the pass; never more later on.
+
+        None if it can be in no pass: who waits for it has been told, and it is dropped.
+        """
         ...
 
     def add(self, chunk: Chunk) -> None:
@@ -47,19 +50,19 @@ class PrefixTally:
     """A chunk costs what it would alone, or its suffixes if a chunk of the pass has its prefix.
 
     Args:
-        cost: Returns the tokens that a pass of one group computes.
+        cost: Returns the tokens that a pass of one chunk computes, None if it can be in none.
     """
 
-    def __init__(self, cost: Callable[[Group], int]) -> None:
+    def __init__(self, cost: Callable[[Chunk], int | None]) -> None:
         self._cost = cost
         self._prefixes: set[tuple[int, ...]] = set()
 
-    def cost(self, chunk: Chunk) -> int:
-        """Return the tokens that the chunk would add to the pass."""
+    def cost(self, chunk: Chunk) -> int | None:
+        """Return the tokens that the chunk would add to the pass, None if it can be in none."""
         group = chunk.group
         if group.prefix in self._prefixes:
             return group.num_tokens - len(group.prefix)
-        return self._cost(group)
+        return self._cost(chunk)
 
     def add(self, chunk: Chunk) -> None:
         """Note that the chunk is in the pass."""
@@ -110,12 +113,12 @@ class FairQueue:
 
     def take(self, tally: Tally) -> list[Chunk]:
         """Remove and return the chunks of the next pass; chunks of cancelled items are dropped."""
-        head = self._head()
+        head = self._priced(self._head, tally)
         if head is None:
             self._credit, self._is_owed = self._quarter, False
             return []
         taken = _Pass(tally)
-        room = self._max_tokens - tally.cost(head.chunks[0])
+        room = self._max_tokens - head[1]
         # A chunk that leaves no such room goes first once, and then waits once.
         self._is_owed = not self._is_owed and room < self._credit
         saving = self._credit if self._is_owed else self._take_smallest(taken)
@@ -150,8 +153,8 @@ class FairQueue:
 
     def _take_smallest(self, taken: _Pass) -> int:
         """Fill the share of small requests; return the tokens to save up for the first of them."""
-        while (smallest := self._smallest()) is not None:
-            cost = taken.tally.cost(smallest.chunks[0])
+        while (found := self._priced(self._smallest, taken.tally)) is not None:
+            smallest, cost = found
             is_in_turn = smallest is self._head()
             if not is_in_turn and taken.out_of_turn + cost > self._credit:
                 return 0 if taken.out_of_turn or cost > self._max_tokens else cost
@@ -165,12 +168,23 @@ class FairQueue:
         return 0
 
     def _take_in_turn(self, taken: _Pass) -> None:
-        while (head := self._head()) is not None:
-            cost = taken.tally.cost(head.chunks[0])
+        while (found := self._priced(self._head, taken.tally)) is not None:
+            head, cost = found
             if not self._fits(cost, taken):
                 break
             taken.in_turn += cost
             self._move(head, taken)
+
+    def _priced(
+        self, find: Callable[[], Submission | None], tally: Tally
+    ) -> tuple[Submission, int] | None:
+        """Return the submission found and the cost of its first chunk; drop those without one."""
+        while (submission := find()) is not None:
+            cost = tally.cost(submission.chunks[0])
+            if cost is not None:
+                return submission, cost
+            self._pop(submission)
+        return None
 
     def _fits(self, cost: int, taken: _Pass) -> bool:
         return not taken.chunks or taken.num_tokens + cost <= self._max_tokens

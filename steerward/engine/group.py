@@ -112,13 +112,16 @@ class EngineGroup:
         while (i := self._next(prompts, tried)) is not None:
             engine = self.engines[i]
             tried.add(i)
-            self._router.note(prompts, i)
+            # At once: requests of these prompts that come meanwhile are to go there too.
+            note = self._router.note(prompts, i)
             passed_s = time.perf_counter() - began_at if refusal else 0.0
             try:
                 scored = await engine.score(_with_time_left(request, engine, passed_s))
             except Overloaded as error:
+                self._router.take_back(note)
                 refusal = error
             except NotReady as error:
+                self._router.take_back(note)
                 logger.info("%s: a request leaves %s", self.name, engine.device)
                 refusal = refusal or error
             else:

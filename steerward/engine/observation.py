@@ -6,6 +6,7 @@ Axis legend: N candidates, P prompts, K objectives.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -35,6 +36,8 @@ class Observer:
         self._ready: dict[str, bool] = {}
         # Held by device threads and the event loop, never by a signal handler.
         self._recording = threading.Lock()
+        self._unrecorded: deque[tuple[Prepared, BatchResult]] = deque()
+        metrics.before_reading(self.settle)
         self._count = 0
         self._mean_K = torch.zeros(len(objectives), dtype=torch.float64)
         self._squares_K = torch.zeros(len(objectives), dtype=torch.float64)
@@ -78,7 +81,16 @@ class Observer:
         self._metrics.joined_candidates.labels(self._model).inc(candidates)
 
     def record_batch(self, prepared: Prepared, result: BatchResult) -> None:
-        """Record one forward pass."""
+        """Remember one forward pass; `settle` counts it, or whoever reads the metrics first."""
+        self._unrecorded.append((prepared, result))
+
+    def settle(self) -> None:
+        """Count the forward passes that are remembered."""
+        with self._recording:
+            while self._unrecorded:
+                self._count_batch(*self._unrecorded.popleft())
+
+    def _count_batch(self, prepared: Prepared, result: BatchResult) -> None:
         metrics, model = self._metrics, self._model
         num_candidates = len(result.output.rewards_NK)
         metrics.batch_tokens.labels(model).observe(prepared.num_tokens)
@@ -95,8 +107,7 @@ class Observer:
         metrics.non_finite.labels(model).inc(len(result.non_finite))
         finite = [n for n in range(num_candidates) if n not in result.non_finite]
         if finite:
-            with self._recording:
-                self._record_rewards(result.output.rewards_NK[finite])
+            self._record_rewards(result.output.rewards_NK[finite])
         if result.output.gates is not None:
             per_prompt = result.gates_are_per_prompt
             rows = [p.first for p in prepared.placements] if per_prompt else slice(None)
@@ -107,18 +118,27 @@ class Observer:
         rewards_NK = rewards_NK.double()
         count = rewards_NK.shape[0]
         mean_K = rewards_NK.mean(dim=-2)
+        squares_K = ((rewards_NK - mean_K) ** 2).sum(dim=-2)
+        is_first = not self._count
         shift_K = mean_K - self._mean_K
         total = self._count + count
-        self._squares_K += ((rewards_NK - mean_K) ** 2).sum(dim=-2)
-        self._squares_K += shift_K**2 * (self._count * count / total)
+        self._squares_K += squares_K + shift_K**2 * (self._count * count / total)
         self._mean_K += shift_K * (count / total)
         self._count = total
-        variance_K = self._squares_K / total
-        for name, mean, variance in zip(
-            self._names, self._mean_K.tolist(), variance_K.tolist(), strict=True
-        ):
-            self._metrics.reward_mean.labels(self._model, name).set(mean)
-            self._metrics.reward_variance.labels(self._model, name).set(variance)
+        if is_first:
+            self._show_rewards()
+
+    def _show_rewards(self) -> None:
+        """Let the gauges read the moments when they are looked at, not at every pass."""
+        for k, name in enumerate(self._names):
+            mean = self._metrics.reward_mean.labels(self._model, name)
+            mean.set_function(lambda k=k: float(self._mean_K[k]))
+            variance = self._metrics.reward_variance.labels(self._model, name)
+            variance.set_function(lambda k=k: self._variance(k))
+
+    def _variance(self, k: int) -> float:
+        with self._recording:
+            return float(self._squares_K[k]) / self._count
 
     def _record_gates(self, gates: Tensor) -> None:
         shares = gates.abs() / gates.abs().sum(dim=-1, keepdim=True)

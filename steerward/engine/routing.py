@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from steerward.protocol.items import ScoreItem
 
@@ -12,6 +13,14 @@ _MAX_PROMPTS = 65_536
 
 # Prompts that come as ids are told apart by so many.
 _OPENING_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the router was told of a request, and what it knew of the prompts before."""
+
+    turn: int
+    before: dict[int, tuple[int, int] | None]
 
 
 class Router:
@@ -26,7 +35,8 @@ class Router:
     def __init__(self, *, slack_tokens: int, max_prompts: int = _MAX_PROMPTS) -> None:
         self._slack_tokens = slack_tokens
         self._max_prompts = max_prompts
-        self._seen: OrderedDict[int, int] = OrderedDict()
+        # Replica and turn of each prompt.
+        self._seen: OrderedDict[int, tuple[int, int]] = OrderedDict()
         self._turn = 0
         self._last_turn: Counter[int] = Counter()
 
@@ -39,22 +49,35 @@ class Router:
         """
         # Equal ones take turns.
         order = sorted(loads, key=lambda replica: (loads[replica], self._last_turn[replica]))
-        knowing = Counter(self._seen[key] for key in prompts if key in self._seen)
+        knowing = Counter(self._seen[key][0] for key in prompts if key in self._seen)
         for replica, _ in knowing.most_common():
             if replica in loads and loads[replica] - loads[order[0]] <= self._slack_tokens:
                 order.remove(replica)
                 return [replica, *order]
         return order
 
-    def note(self, prompts: Sequence[int], replica: int) -> None:
-        """Remember that a replica sees these prompts now."""
+    def note(self, prompts: Sequence[int], replica: int) -> Note:
+        """Remember that a replica sees these prompts now: those that follow go there too."""
         self._turn += 1
         self._last_turn[replica] = self._turn
+        note = Note(self._turn, {key: self._seen.get(key) for key in prompts})
         for key in prompts:
-            self._seen[key] = replica
+            self._seen[key] = replica, self._turn
             self._seen.move_to_end(key)
         while len(self._seen) > self._max_prompts:
             self._seen.popitem(last=False)
+        return note
+
+    def take_back(self, note: Note) -> None:
+        """Forget a note of what came to nothing, but for prompts that were noted again since."""
+        for key, before in note.before.items():
+            _, turn = self._seen.get(key, (0, 0))
+            if turn != note.turn:
+                continue
+            if before is None:
+                del self._seen[key]
+            else:
+                self._seen[key] = before
 
 
 def prompt_key(item: ScoreItem) -> int:

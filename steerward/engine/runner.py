@@ -60,13 +60,15 @@ class Runner:
         self._model = model
         self._is_deterministic = deterministic
         least_shared = WHOLE if deterministic else LEAST_SHARED
-        self._tree = PrefixTree(capacity_bytes=prefix_cache_bytes, least_shared=least_shared)
+        self._bytes_per_token = model.backbone.bytes_per_token
+        capacity_tokens = prefix_cache_bytes // self._bytes_per_token
+        self._tree = PrefixTree(capacity_tokens=capacity_tokens, least_shared=least_shared)
         self._weight_version = model.weight_version
 
     @property
     def cached_bytes(self) -> int:
         """Memory that prompts kept between passes hold."""
-        return self._tree.num_bytes
+        return self._tree.num_tokens * self._bytes_per_token
 
     @property
     def overlaps(self) -> bool:
@@ -108,7 +110,6 @@ class Runner:
     def read(self, prepared: Prepared, output: RewardOutput) -> RewardOutput:
         """Return the output in host memory, gates and coefficients by candidate."""
         output = output.to_host()
-        self._tree.trim()
         if prepared.rows is not None:
             return output.rows(prepared.rows)
         assert prepared.gate_rows_N is not None

@@ -127,7 +127,16 @@ class Worker:
         return None
 
     def _new_tally(self) -> PrefixTally:
-        return PrefixTally(self._runner.cost)
+        return PrefixTally(self._cost)
+
+    def _cost(self, chunk: Chunk) -> int | None:
+        """Return the tokens that a pass of one chunk computes; None if it has failed at that."""
+        try:
+            return self._runner.cost(chunk.group)
+        # Whoever waits for this chunk must hear of it; all others must not.
+        except Exception as error:
+            self._fail([chunk], error)
+            return None
 
     def _plan(self, chunks: list[Chunk]) -> Prepared | None:
         """Return the pass of chunks; None if that failed, and they have been told so."""
@@ -150,6 +159,8 @@ class Worker:
         self._observer.record_batch(prepared, result)
         for chunk, placement in zip(prepared.chunks, prepared.placements, strict=True):
             deliver(chunk, placement, result)
+        # Counting takes longer than all the rest here, and those who wait need not wait for it.
+        self._observer.settle()
 
     def _fail(self, chunks: list[Chunk], error: Exception) -> None:
         logger.error("a batch failed: %s", type(error).__name__, exc_info=error)

@@ -23,6 +23,8 @@ from steerward.kernels.prefix_attention import AttentionLayout, LayoutTables, pr
 from steerward.models.packing import PackedBatch
 
 PACKED_ATTENTION = "steerward_packed"
+WATCHED_ATTENTION = "steerward_watched"
+"""The same, under which `watched_windows` sees what masks would hold."""
 
 
 class KeysReady(Exception):
@@ -64,7 +66,7 @@ _watched: ContextVar[Windows | None] = ContextVar("watched", default=None)
 
 @contextmanager
 def watched_windows() -> Iterator[Windows]:
-    """Collect the windows that forward passes in this context ask for."""
+    """Collect the windows that passes under `WATCHED_ATTENTION` in this context ask for."""
     windows = Windows()
     token = _watched.set(windows)
     try:
@@ -176,5 +178,9 @@ def _no_mask(*_: Any, local_size: int | None = None, **__: Any) -> None:
         watched.of_masks.add(local_size)
 
 
-AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-AttentionMaskInterface.register(PACKED_ATTENTION, _no_mask)
+for _name in (PACKED_ATTENTION, WATCHED_ATTENTION):
+    AttentionInterface.register(_name, packed_attention)
+# Where an attention has a function for masks, transformers looks at the positions to tell packed
+# sequences before it calls that, and the host waits for the device in every pass. So only the name
+# that is used at loading has one.
+AttentionMaskInterface.register(WATCHED_ATTENTION, _no_mask)

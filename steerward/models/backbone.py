@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
-from steerward.models.attention import PACKED_ATTENTION, AttentionPass, watched_windows
+from steerward.models.attention import (
+    PACKED_ATTENTION,
+    WATCHED_ATTENTION,
+    AttentionPass,
+    watched_windows,
+)
 from steerward.models.int8 import Int8Linear, round_linears
 from steerward.models.last_layer import prune_last_layer
 from steerward.models.packing import Group, PackedBatch
@@ -49,11 +55,12 @@ class Backbone(nn.Module):
         self.model = model
         self.prunes = False
         """Whether the last layer computes read positions only."""
+        self.bytes_per_token = 0
+        """Memory of the keys and values of one token, in all layers."""
         with watched_windows() as windows:
             self._check_packing()
         # Some families put a window into their mask only, which packed attention does without.
         self._lost_windows = windows.of_masks - windows.of_layers
-        self.model.set_attn_implementation(PACKED_ATTENTION)
 
     @classmethod
     def load(
@@ -166,14 +173,17 @@ class Backbone(nn.Module):
         # Soft-capped scores exist only in the eager form; fused operators drop the cap.
         self.model.set_attn_implementation("eager")
         expected = torch.stack([self._alone([*first, *suffix]) for suffix in group.suffixes])
-        self.model.set_attn_implementation(PACKED_ATTENTION)
         try:
+            self.model.set_attn_implementation(WATCHED_ATTENTION)
+            self._last_states(group)
+            self.model.set_attn_implementation(PACKED_ATTENTION)
             packed = self._last_states(group)
             # What one candidate says must not reach another, what the prompt says must.
             leak = self._last_states(Group(first, [third, third[:-1]], 0))[1] - packed[1]
             effect = self._last_states(Group(second, group.suffixes, 0))[1] - packed[1]
-            tree = PrefixTree(capacity_bytes=sys.maxsize)
+            tree = PrefixTree(capacity_tokens=sys.maxsize)
             self._last_states(Group(first, [third], 0), tree)
+            self.bytes_per_token = _bytes_per_token(tree, first)
             resumed = self._last_states(group, tree)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise self._not_packable(str(error)) from error
@@ -224,6 +234,12 @@ class Backbone(nn.Module):
             f"a {self.config.model_type} backbone cannot be scored in packed batches: {reason}; "
             "it must be a causal decoder whose layers call transformers' attention interface"
         )
+
+
+def _bytes_per_token(tree: PrefixTree, prompt: Sequence[int]) -> int:
+    """Return what a token of a prompt takes that is kept in a tree."""
+    kept = {node.keys_values for node in tree.find(prompt) if node.keys_values is not None}
+    return sum(keys_values.num_bytes for keys_values in kept) // len(prompt)
 
 
 def _relative_difference(states: Tensor, expected: Tensor) -> float:

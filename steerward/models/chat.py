@@ -59,6 +59,19 @@ class _Piece:
     special_id: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run of text as tokens."""
+
+    encoding: Encoding
+    ids: list[int]
+    """Of the encoding, which makes a list of them each time it is asked."""
+
+    def tokens_within(self, length: int) -> int:
+        """Return how many tokens lie within the first characters."""
+        return sum(end <= length for _, end in self.encoding.offsets)
+
+
 class ChatEncoder:
     """Encodes conversations for one checkpoint.
 
@@ -116,7 +129,7 @@ class ChatEncoder:
         self, context: Sequence[Turn], answers: Sequence[str]
     ) -> Iterator[EncodedConversation]:
         """Yield what `encode` returns; nothing is rendered before it is asked for."""
-        memo: dict[tuple[bool, str], Encoding] = {}
+        memo: dict[tuple[bool, str], _Run] = {}
         for answer in answers:
             yield self._encode_one([*context, {"role": "assistant", "content": answer}], memo)
 
@@ -126,7 +139,7 @@ class ChatEncoder:
         Raises:
             InvalidRequest: As `encode`.
         """
-        memo: dict[tuple[bool, str], Encoding] = {}
+        memo: dict[tuple[bool, str], _Run] = {}
         text, spans = self._render(turns, opens_answer=True)
         ids: list[int] = []
         for piece in self._pieces(text, spans):
@@ -142,7 +155,7 @@ class ChatEncoder:
         Raises:
             InvalidRequest: If the tokenizer makes a special token of part of it all the same.
         """
-        memo: dict[tuple[bool, str], Encoding] = {}
+        memo: dict[tuple[bool, str], _Run] = {}
         return self._with_bos(list(self._encode_run(_Piece(0, text, None), memo).ids))
 
     def check_opening(self, ids: Sequence[int]) -> None:
@@ -166,7 +179,7 @@ class ChatEncoder:
         return self._bos_id is not None and list(ids[:2]) == [self._bos_id] * 2
 
     def _encode_one(
-        self, turns: Sequence[Turn], memo: dict[tuple[bool, str], Encoding]
+        self, turns: Sequence[Turn], memo: dict[tuple[bool, str], _Run]
     ) -> EncodedConversation:
         text, spans = self._render(turns)
         candidate_start = spans[-1][0]
@@ -182,11 +195,11 @@ class ChatEncoder:
                     gating_position = len(ids)
                 ids.append(piece.special_id)
                 continue
-            encoding = self._encode_run(piece, memo)
+            run = self._encode_run(piece, memo)
             if prompt_length is None and piece.start + len(piece.text) > candidate_start:
                 before = candidate_start - piece.start
-                prompt_length = len(ids) + sum(end <= before for _, end in encoding.offsets)
-            ids.extend(encoding.ids)
+                prompt_length = len(ids) + run.tokens_within(before)
+            ids.extend(run.ids)
         if prompt_length is None:
             prompt_length = len(ids)
         if gating_position is None:
@@ -224,17 +237,17 @@ class ChatEncoder:
         marked = self._apply_template(
             [_marked(turn, opening, closing) for turn in turns], opens_answer=opens_answer
         )
+        # Literal, mark, content, mark, literal and so on.
+        parts = re.split(f"([{opening}{closing}])", marked)
         spans: list[tuple[int, int]] = []
-        parts: list[str] = []
         length = 0
-        for i, part in enumerate(re.split(f"[{opening}{closing}]", marked)):
+        for i, part in enumerate(parts[::2]):
             if i % 2:
                 spans.append((length, length + len(part)))
-            parts.append(part)
             length += len(part)
-        text = "".join(parts)
-        in_order = re.sub(f"[^{opening}{closing}]", "", marked) == (opening + closing) * len(spans)
-        is_whole = in_order and len(spans) == len(turns)
+        text = "".join(parts[::2])
+        is_whole = parts[1::2] == [opening, closing] * len(turns)
+        # Marks may have led the template elsewhere, so it must give the same without them.
         if not is_whole or text != self._apply_template(turns, opens_answer=opens_answer):
             raise InvalidRequest(
                 "the chat template of this model leaves out or rewrites some of these "
@@ -287,18 +300,19 @@ class ChatEncoder:
             literal_start = content_end
         return found
 
-    def _encode_run(self, piece: _Piece, memo: dict[tuple[bool, str], Encoding]) -> Encoding:
+    def _encode_run(self, piece: _Piece, memo: dict[tuple[bool, str], _Run]) -> _Run:
         is_first = piece.start == 0
         key = (is_first, piece.text)
         if key not in memo:
             encoder = self._encoder if is_first else self._continuation
             encoding = encoder.encode(piece.text, add_special_tokens=False)
-            if not self._special_ids.isdisjoint(encoding.ids):
+            run = _Run(encoding, encoding.ids)
+            if not self._special_ids.isdisjoint(run.ids):
                 raise InvalidRequest(
                     "the tokenizer of this model turns part of the text into a special "
                     "token; it cannot be read as plain text"
                 )
-            memo[key] = encoding
+            memo[key] = run
         return memo[key]
 
     def _check_against_tokenizer(self) -> None:

@@ -6,7 +6,7 @@ what that one will have computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -18,11 +18,15 @@ class KeyValues:
     Each is (1, heads of keys, tokens, channels), rotated to its position, in the backbone's type.
     """
 
-    by_layer: dict[int, tuple[Tensor, Tensor]]
+    num_tokens: int
+    by_layer: dict[int, tuple[Tensor, Tensor]] = field(
+        default_factory=dict[int, tuple[Tensor, Tensor]]
+    )
+    """Empty until a forward pass has filled it."""
 
     @property
     def num_bytes(self) -> int:
-        """Memory held; 0 until a forward pass has filled it."""
+        """Memory held."""
         return sum(
             tensor.numel() * tensor.element_size()
             for pair in self.by_layer.values()

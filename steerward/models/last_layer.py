@@ -5,19 +5,21 @@ all tokens still give keys and values, but output projection, feed-forward netwo
 are needed at the read positions alone: most of one layer, out of as many as there are.
 
 It needs no knowledge of a family's layer: its own forward runs twice, over all tokens until the
-attention has the keys and values, and over the read positions with these. The price of that is
-that queries, which come before the attention too, are computed for all tokens.
+attention has the keys and values, and over the read positions with these. Queries come before the
+attention too; they are left out of the first run where a projection makes nothing but them.
 
 Axis legend: T packed tokens, R read positions, H hidden.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from steerward.models.attention import AttentionPass, KeysReady
+from steerward.models.int8 import Int8Linear
 
 
 def prune_last_layer(layers: nn.ModuleList) -> None:
@@ -28,6 +30,7 @@ def prune_last_layer(layers: nn.ModuleList) -> None:
     """
     layer = layers[-1]
     whole = layer.forward
+    queries = _optional_queries(layer)
 
     def forward(
         hidden_states: Tensor, *args: Any, packed: AttentionPass | None = None, **keywords: Any
@@ -37,12 +40,15 @@ def prune_last_layer(layers: nn.ModuleList) -> None:
         if not packed.only_reads:
             return whole(hidden_states, *args, packed=packed, **keywords)
         keys = AttentionPass(packed.batch, only_keys=True)
+        queries.are_left_out = True
         try:
             whole(hidden_states, *args, packed=keys, **keywords)
         except KeysReady:
             pass
         else:
             raise NotImplementedError("a last layer without attention")
+        finally:
+            queries.are_left_out = False
         batch = packed.batch
         if not len(batch.read_positions_R):
             return hidden_states[:, :0]
@@ -54,6 +60,32 @@ def prune_last_layer(layers: nn.ModuleList) -> None:
         return whole(hidden_states[:, rows], *args, packed=reads, **keywords)
 
     layer.forward = forward
+
+
+@dataclass(slots=True)
+class _Queries:
+    """Of one layer."""
+
+    are_left_out: bool = False
+    """Whether zeros stand in for them, which take neither time nor memory."""
+
+
+def _optional_queries(layer: nn.Module) -> _Queries:
+    """Let the queries of a layer be left out, where a projection makes nothing but them."""
+    queries = _Queries()
+    projection = getattr(getattr(layer, "self_attn", None), "q_proj", None)
+    if not isinstance(projection, nn.Linear | Int8Linear):
+        return queries
+    whole, width = projection.forward, projection.weight.shape[0]
+
+    def forward(hidden_states: Tensor) -> Tensor:
+        if queries.are_left_out:
+            return hidden_states.new_zeros(()).expand(*hidden_states.shape[:-1], width)
+        return whole(hidden_states)
+
+    # Layers call their projections by position.
+    projection.forward = forward  # pyright: ignore[reportAttributeAccessIssue]
+    return queries
 
 
 def _read(value: Any, num_tokens: int, rows: Tensor) -> Any:

@@ -5,6 +5,7 @@ Axis legend: N candidates, P prompts, K objectives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -63,6 +64,10 @@ class RewardOutput:
 
     def non_finite_candidates(self) -> list[int]:
         """Return the candidates of which a number is NaN or infinite; all have their own gates."""
+        parts = (self.rewards_NK, self.scores_N, self.gates)
+        # Sums tell at a third of the cost: one NaN or infinity makes its sum one or the other.
+        if all(math.isfinite(float(part.sum())) for part in parts if part is not None):
+            return []
         is_finite_N = torch.isfinite(self.rewards_NK).all(dim=-1)
         if self.scores_N is not None:
             is_finite_N &= torch.isfinite(self.scores_N)

@@ -1,8 +1,8 @@
 """Prompts by their tokens: a radix tree, whose nodes know where their keys and values are.
 
 What two prompts share is one node, above their own: a system prompt, earlier turns, the whole.
-Nodes that a forward pass has computed stay for later ones, up to a bound in bytes; the least
-recently used go first. No tensor is touched here and nothing waits for a device.
+Nodes that a forward pass has computed stay for later ones, up to a bound; the least recently used
+make room before the pass runs. No tensor is touched here and nothing waits for a device.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class PrefixTree:
     """A radix tree over token ids.
 
     Args:
-        capacity_bytes: Most memory of keys and values to keep between batches.
+        capacity_tokens: Most tokens whose keys and values are kept between batches.
         least_shared: Fewest tokens for which a node is split in two.
     """
 
-    def __init__(self, *, capacity_bytes: int = 0, least_shared: int = LEAST_SHARED) -> None:
-        self._capacity_bytes = capacity_bytes
+    def __init__(self, *, capacity_tokens: int = 0, least_shared: int = LEAST_SHARED) -> None:
+        self._capacity_tokens = capacity_tokens
         self._least_shared = least_shared
         self._start()
 
@@ -73,18 +73,22 @@ class PrefixTree:
         # Every use moves a path to the end, children before parents: the first is a leaf.
         self._by_use: OrderedDict[Node, None] = OrderedDict()
         self._uses: Counter[KeyValues] = Counter()
-        self._num_bytes = 0
-        self._planned: set[KeyValues] = set()
+        self._num_tokens = 0
+        self._fresh: set[KeyValues] = set()
 
     @property
     def keeps(self) -> bool:
         """Whether anything outlives a batch."""
-        return self._capacity_bytes > 0
+        return self._capacity_tokens > 0
 
     @property
-    def num_bytes(self) -> int:
-        """Memory of keys and values that are kept."""
-        return self._num_bytes
+    def num_tokens(self) -> int:
+        """Tokens whose keys and values are kept, or will be once a pass has computed them."""
+        return self._num_tokens
+
+    def holds(self, keys_values: KeyValues) -> bool:
+        """Whether these are a node's."""
+        return keys_values in self._uses
 
     def find(self, ids: Sequence[int]) -> list[Node]:
         """Return the nodes whose tokens these begin with; a node matches whole or not at all."""
@@ -119,7 +123,8 @@ class PrefixTree:
         self.forget(node)
         node.keys_values, node.offset = keys_values, offset
         if keys_values not in self._uses:
-            self._planned.add(keys_values)
+            self._num_tokens += keys_values.num_tokens
+            self._fresh.add(keys_values)
         self._uses[keys_values] += 1
 
     def forget(self, node: Node) -> None:
@@ -130,22 +135,21 @@ class PrefixTree:
         self._uses[keys_values] -= 1
         if not self._uses[keys_values]:
             del self._uses[keys_values]
-            if keys_values in self._planned:
-                self._planned.remove(keys_values)
-            else:
-                self._num_bytes -= keys_values.num_bytes
+            self._num_tokens -= keys_values.num_tokens
 
     def trim(self) -> None:
-        """Drop the least recently used until what is kept fits; call it after a forward pass."""
-        filled = {planned for planned in self._planned if planned.num_bytes}
-        self._planned -= filled
-        self._num_bytes += sum(keys_values.num_bytes for keys_values in filled)
+        """Drop the least recently used until the rest fits; call it before a forward pass runs.
+
+        What the pass itself reads it must hold on its own, for it may be dropped here.
+        """
         # What does not fit by itself must not push out all the rest before it goes.
-        if too_large := {one for one in filled if one.num_bytes > self._capacity_bytes}:
+        too_large = {one for one in self._fresh if one.num_tokens > self._capacity_tokens}
+        self._fresh.clear()
+        if too_large:
             for node in list(self._by_use):
                 if node.keys_values in too_large and not node.children:
                     self._remove(node)
-        while self._num_bytes > self._capacity_bytes and self._by_use:
+        while self._num_tokens > self._capacity_tokens and self._by_use:
             self._remove(next(iter(self._by_use)))
 
     def _key(self, ids: Sequence[int], at: int) -> tuple[int, ...]:

@@ -98,7 +98,11 @@ class TreeLayout:
         """Return everything as one batch."""
         stretches = self._stretches(is_fused=True)
         computed = [stretch for stretch in stretches if stretch.is_computed]
-        return self._pack(computed, self._candidates, captures=self._tree.keeps)
+        batch = self._pack(computed, self._candidates, captures=self._tree.keeps)
+        self._tree.trim()
+        # What is not to stay is not copied.
+        kept = (one for one in batch.captures if self._tree.holds(one.keys_values))
+        return replace(batch, captures=tuple(kept))
 
     def apart(self) -> list[PackedBatch]:
         """Return a batch for every stretch, those of prompts before those of candidates.
@@ -110,10 +114,12 @@ class TreeLayout:
         by_leaf = {stretch.leaf: stretch for stretch in computed if stretch.leaf is not None}
         of_leaf = {one.leaf: one for one in reversed(self._candidates)}
         leaves = dict.fromkeys(one.leaf for one in self._candidates)
-        return [
+        batches = [
             *(self._pack([stretch], [], captures=True) for stretch in prompts),
             *(self._pack([by_leaf[leaf]], [of_leaf[leaf]], captures=False) for leaf in leaves),
         ]
+        self._tree.trim()
+        return batches
 
     def _stretches(self, *, is_fused: bool) -> list[_Stretch]:
         """Return the touched part of the tree, depth first."""
@@ -271,7 +277,7 @@ class _Packing:
     def captures(self, tree: PrefixTree) -> Iterator[Capture]:
         """Let later batches find the keys and values of the nodes of this one."""
         for stretch, run in zip(self._stretches, self._runs, strict=True):
-            keys_values = KeyValues({})
+            keys_values = KeyValues(sum(len(node.ids) for node in stretch.nodes))
             offset = 0
             for node in stretch.nodes:
                 tree.assign(node, keys_values, offset=offset)

@@ -53,7 +53,7 @@ def cost(batch: Sequence[Chunk]) -> int:
 
 def new_tally() -> PrefixTally:
     """Tally of a pass before which nothing was kept."""
-    return PrefixTally(lambda group: group.num_tokens)
+    return PrefixTally(lambda chunk: chunk.group.num_tokens)
 
 
 def passes(queue: FairQueue) -> Iterator[list[Chunk]]:
@@ -313,3 +313,25 @@ def test_prompt_within_the_budget_is_paid_for_once_a_pass() -> None:
     item = ScoringItem(LOOP.create_future(), enqueued_at=0.0)
     queue.add(submission_of(Chunk(item, 0, part, expected) for part, expected in parts))
     assert [cost(batch) for batch in passes(queue)] == [2000, 2000, 1500]
+
+
+@given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12), seed=st.integers(0, 99))
+def test_chunks_without_a_cost_are_dropped_and_all_others_run(sizes: list[int], seed: int) -> None:
+    rng = random.Random(seed)
+    queue = FairQueue(max_tokens=100)
+    submissions = [
+        submission_of(chunk(rng.randint(1, size), prefix=(at,)) for _ in range(2))
+        for at, size in enumerate(sizes)
+    ]
+    chunks = [one for each in submissions for one in each.chunks]
+    # A prompt, so that the tally is asked for it however much of the pass is put together.
+    broken = {one for one in chunks if one.group.prefix[0] % 3 == seed % 3}
+    for each in submissions:
+        queue.add(each)
+    taken: list[Chunk] = []
+    while batch := queue.take(
+        PrefixTally(lambda one: None if one in broken else one.group.num_tokens)
+    ):
+        taken.extend(batch)
+    assert set(taken) == set(chunks) - broken
+    assert (queue.num_tokens, queue.due()) == (0, [])

@@ -16,9 +16,11 @@ from steerward.config import EngineConfig
 from steerward.engine.engine import Engine
 from steerward.engine.group import EngineGroup
 from steerward.engine.loading import load_engine
+from steerward.engine.routing import prompt_key
 from steerward.metrics import Metrics
 from steerward.models.checkpoint import load_reward_model
 from steerward.protocol.errors import CheckpointRefused, NotReady, Overloaded
+from steerward.protocol.items import ScoreItem
 from steerward.protocol.scoring import ModelCard
 from tests.engine.conftest import request
 from tests.golden_cases import GOLDEN
@@ -49,6 +51,10 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 def body(prompt: str, *candidates: str) -> dict[str, Any]:
     return {"items": [{"prompt": prompt, "candidates": list(candidates or ("Yes.",))}]}
+
+
+def key_of(prompt: str) -> int:
+    return prompt_key(ScoreItem(prompt=prompt, candidates=["Yes."]))
 
 
 def answered(app: FastAPI) -> list[float]:
@@ -208,6 +214,38 @@ async def test_full_replica_sends_on_to_one_that_has_room(clean_environment: Non
     await asyncio.to_thread(group.close)
     with pytest.raises(NotReady):
         await group.score(request())
+
+
+async def test_refused_prompt_is_not_taken_for_one_that_was_seen(clean_environment: None) -> None:
+    """It went to the replica that had refused it, also when another had less to do."""
+    config = EngineConfig(devices=["cpu", "cpu"], max_queued_tokens=1, max_batch_tokens=10_000)
+    group = load_engine(str(GOLDEN / "armorm"), name="armorm", config=config, metrics=Metrics())
+    assert isinstance(group, EngineGroup)
+    group.start()
+    await group.wait_until_ready()
+    first, second = group.engines
+    release = hold(first)
+    second.begin_drain()  # So that all go to the first.
+    router = group._router
+
+    def score(prompt: str) -> asyncio.Task[Any]:
+        items = [{"prompt": prompt, "candidates": ["Yes."]}]
+        return asyncio.create_task(group.score(request(items=items)))
+
+    async with asyncio.timeout(20.0):
+        running = score("Prompt 0.")
+        while not first._worker.backlog().running:
+            await asyncio.sleep(0.001)
+        waiting = score("Prompt 1.")
+        while not first._worker.queued_tokens:
+            await asyncio.sleep(0.001)
+        with pytest.raises(Overloaded):
+            await score("Refused.")
+        release.set()
+        await asyncio.gather(running, waiting)
+    assert router.order([key_of("Prompt 0.")], {0: 1, 1: 0})[0] == 0
+    assert router.order([key_of("Refused.")], {0: 1, 1: 0})[0] == 1
+    await asyncio.to_thread(group.close)
 
 
 async def test_group_starts_with_what_works(clean_environment: None) -> None:

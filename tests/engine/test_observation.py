@@ -94,3 +94,19 @@ async def test_metrics_tell_batches_rewards_and_gates(start_engine: StartEngine)
     assert value("gate_entropy_nats_count") == len(items)
     assert value("stage_duration_seconds_count", stage="total") == 1
     assert value("ready") == 1.0
+
+
+@pytest.mark.anyio
+async def test_answers_do_not_wait_for_the_metrics_and_are_counted_when_read(
+    start_engine: StartEngine,
+) -> None:
+    metrics = Metrics()
+    engine = await start_engine(metrics=metrics)
+    with engine._observer._recording:
+        await asyncio.wait_for(engine.score(request()), timeout=10.0)
+    for number in range(1, 20):
+        assert (
+            metrics.registry.get_sample_value("steerward_candidates_total", {"model": "armorm"})
+            == number
+        )
+        await engine.score(request())

@@ -47,6 +47,22 @@ def test_only_the_latest_prompts_are_remembered() -> None:
     assert router.order([2], {0: 10, 1: 0})[0] == 1
 
 
+def test_note_that_is_taken_back_leaves_what_was_known_before() -> None:
+    router = Router(slack_tokens=100)
+    router.note([1], 1)
+    router.take_back(router.note([1, 2], 0))
+    assert router.order([1], {0: 0, 1: 50})[0] == 1
+    assert router.order([2], {0: 50, 1: 0})[0] == 1
+
+
+def test_note_that_another_has_followed_is_not_taken_back() -> None:
+    router = Router(slack_tokens=100)
+    first = router.note([1], 0)
+    router.note([1], 0)
+    router.take_back(first)
+    assert router.order([1], {0: 50, 1: 0})[0] == 0
+
+
 def test_prompt_is_the_same_in_both_forms_of_an_item() -> None:
     one = ScoreItem(prompt="Why?", candidates=["a", "b"])
     other = ScoreItem.model_validate(

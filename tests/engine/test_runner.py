@@ -128,6 +128,28 @@ async def test_a_failed_pass_leaves_nothing_behind(
 
 
 @pytest.mark.anyio
+async def test_what_cannot_be_counted_fails_alone(start_engine: StartEngine) -> None:
+    """The cost of a pass is asked while it is put together; an error there ended the worker."""
+    engine = await start_engine()
+    await answer(engine, items=items("Light."))
+    (node,) = engine._worker._runner._tree.root.children.values()
+    whole, node.ids = node.ids, None
+    async with asyncio.timeout(30.0):
+        results = await asyncio.gather(
+            answer(engine, items=items("Light.")),
+            answer(engine, items=items("Light.", prompt="Another prompt, long enough.")),
+            answer(engine, items=items("Drops.")),
+            return_exceptions=True,
+        )
+    assert [isinstance(one, EngineFailure) for one in results] == [True, False, True]
+    assert not isinstance(results[1], BaseException)
+    assert engine.is_ready
+    node.ids = whole
+    again = await answer(engine, items=items("Light."))
+    assert again["usage"]["cached_tokens"] == again["usage"]["prompt_tokens"]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("prefix_cache_bytes", [0, 10**9])
 async def test_deterministic_scores_are_equal_to_the_bit(
     start_engine: StartEngine, prefix_cache_bytes: int

@@ -25,7 +25,6 @@ def score_through(model: RewardModel, groups: Sequence[Group], tree: PrefixTree)
         plan.add(group)
     batch = plan.batch()
     output = model(batch).by_candidate(model.gate_rows(batch))
-    tree.trim()
     return output
 
 
@@ -34,7 +33,6 @@ def score_apart(model: RewardModel, groups: Sequence[Group], tree: PrefixTree) -
     for group in groups:
         plan.add(group)
     output = model.forward_apart(plan.batches()).rows(plan.leaf_rows())
-    tree.trim()
     return output
 
 
@@ -80,17 +78,17 @@ def random_groups(rng: random.Random, count: int, *, longest: int) -> list[Group
     name=st.sampled_from(GOLDEN_NAMES),
     seed=st.integers(0, 2**16),
     counts=st.lists(st.integers(1, 4), min_size=1, max_size=4),
-    capacity_bytes=st.sampled_from([0, 20_000, 10**9]),
+    capacity_tokens=st.sampled_from([0, 40, 10**9]),
 )
 def test_company_order_and_cache_change_no_score(
     golden_models: dict[str, RewardModel],
     name: str,
     seed: int,
     counts: list[int],
-    capacity_bytes: int,
+    capacity_tokens: int,
 ) -> None:
     model, rng = golden_models[name], random.Random(seed)
-    tree = PrefixTree(capacity_bytes=capacity_bytes)
+    tree = PrefixTree(capacity_tokens=capacity_tokens)
     seen: list[Group] = []
     for count in counts:
         groups = random_groups(rng, count, longest=30)
@@ -100,14 +98,14 @@ def test_company_order_and_cache_change_no_score(
         if not tree.keeps:
             tree.clear()
         assert_same(score_through(model, groups, tree), alone(model, groups), dtype=torch.float32)
-        assert tree.num_bytes <= capacity_bytes
+        assert tree.num_tokens <= capacity_tokens
 
 
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**16))
 def test_long_texts_are_no_exception(golden_models: dict[str, RewardModel], seed: int) -> None:
     model = golden_models["armorm"]
-    tree = PrefixTree(capacity_bytes=10**9)
+    tree = PrefixTree(capacity_tokens=10**9)
     for _ in range(2):
         groups = random_groups(random.Random(seed), 3, longest=600)
         groups = [g for g in groups if len(g.prefix) + max(map(len, g.suffixes)) <= 2048]
@@ -118,7 +116,7 @@ def test_long_texts_are_no_exception(golden_models: dict[str, RewardModel], seed
 def test_narrow_types_stay_within_their_tolerance(dtype: torch.dtype) -> None:
     model = load_reward_model(GOLDEN / "armorm", device="cpu", dtype=str(dtype).split(".")[1])
     rng = random.Random(1)
-    tree = PrefixTree(capacity_bytes=10**9)
+    tree = PrefixTree(capacity_tokens=10**9)
     for _ in range(4):
         groups = random_groups(rng, 4, longest=40)
         assert_same(score_through(model, groups, tree), alone(model, groups), dtype=dtype)
@@ -138,13 +136,13 @@ def test_apart_a_gate_may_be_read_behind_the_prompt(
 @given(
     name=st.sampled_from(GOLDEN_NAMES),
     seed=st.integers(0, 2**16),
-    capacity_bytes=st.sampled_from([0, 20_000, 10**9]),
+    capacity_tokens=st.sampled_from([0, 40, 10**9]),
 )
 def test_apart_scores_are_equal_to_the_bit(
-    golden_models: dict[str, RewardModel], name: str, seed: int, capacity_bytes: int
+    golden_models: dict[str, RewardModel], name: str, seed: int, capacity_tokens: int
 ) -> None:
     model, rng = golden_models[name], random.Random(seed)
-    tree = PrefixTree(capacity_bytes=capacity_bytes, least_shared=WHOLE)
+    tree = PrefixTree(capacity_tokens=capacity_tokens, least_shared=WHOLE)
     groups = random_groups(rng, 4, longest=40)
     singles = [Group(g.prefix, [s], g.gating_position) for g in groups for s in g.suffixes]
     expected = RewardOutput.joined(

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
 from steerward.models.backbone import Backbone
@@ -55,6 +57,32 @@ def test_read_positions_are_those_of_the_whole_layer(family: str) -> None:
     torch.testing.assert_close(found, expected, atol=atol, rtol=0)
 
 
+class Waits(TorchDispatchMode):
+    """Counts where the host asks for a number of a tensor, and would wait for a device."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.count += func in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.is_nonzero.default,
+        )
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_no_pass_waits_for_the_device(family: str) -> None:
+    """To tell packed sequences, transformers looked at the positions in every pass."""
+    backbone = backbone_of(family)
+    batch = pack(GROUPS)
+    with Waits() as waits:
+        backbone(batch)
+    assert waits.count == 0
+
+
 @torch.inference_mode()
 def test_only_keys_and_values_are_computed_for_all_tokens() -> None:
     backbone = backbone_of("llama")
@@ -65,12 +93,20 @@ def test_only_keys_and_values_are_computed_for_all_tokens() -> None:
             kept = rows.setdefault(name, [])
             module.register_forward_hook(lambda _, i, __, kept=kept: kept.append(i[0].shape[1]))
     batch = pack(GROUPS)
-    backbone(batch)
+    with FlopCounterMode(display=False) as counter:
+        backbone(batch)
     reads, tokens = len(batch.read_positions_R), batch.num_tokens
     for name in ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "self_attn.o_proj"):
         assert rows[name] == [reads], name
     for name in ("self_attn.k_proj", "self_attn.v_proj"):
         assert rows[name] == [tokens, reads], name
+    # It is called for all tokens, and computes nothing but those that are read.
+    (queries,) = (
+        sum(flops.values())
+        for name, flops in counter.get_flop_counts().items()
+        if name.endswith("layers.2.self_attn.q_proj")
+    )
+    assert queries == 2 * reads * 64 * 64
 
 
 def test_a_layer_that_comes_out_otherwise_stays_whole() -> None:

@@ -96,16 +96,18 @@ def test_candidates_see_their_conversation_in_any_company_and_cache_state(
     seed: int, counts: list[int], capacity_tokens: int, least_shared: int
 ) -> None:
     rng = random.Random(seed)
-    tree = PrefixTree(capacity_bytes=16 * capacity_tokens, least_shared=least_shared)
+    tree = PrefixTree(capacity_tokens=capacity_tokens, least_shared=least_shared)
     for count in counts:
         groups = random_groups(rng, count)
         if not tree.keeps:
             tree.clear()
         plan = BatchPlan(tree)
         placements = [plan.add(group) for group in groups]
-        check(plan.batch(), groups, placements)
-        tree.trim()
-        assert tree.num_bytes <= 16 * capacity_tokens
+        batch = plan.batch()
+        # Room is made before the pass runs, for no more than it is to keep.
+        assert tree.num_tokens <= capacity_tokens
+        assert sum(capture.end - capture.start for capture in batch.captures) <= tree.num_tokens
+        check(batch, groups, placements)
 
 
 @settings(deadline=None, max_examples=100)
@@ -128,7 +130,7 @@ def test_apart_each_pass_depends_on_its_own_conversation_alone(
     seed: int, counts: list[int]
 ) -> None:
     rng = random.Random(seed)
-    tree = PrefixTree(capacity_bytes=10**9, least_shared=WHOLE)
+    tree = PrefixTree(capacity_tokens=10**9, least_shared=WHOLE)
     for count in counts:
         groups = random_groups(rng, count)
         plan = BatchPlan(tree)
@@ -151,7 +153,6 @@ def test_apart_each_pass_depends_on_its_own_conversation_alone(
                     [len(group.prefix)],
                 )
                 assert seen(run, keys)[:, 0].tolist() == [*group.prefix, *suffix]
-        tree.trim()
 
 
 def test_a_prompt_with_one_candidate_is_one_run() -> None:
@@ -161,7 +162,7 @@ def test_a_prompt_with_one_candidate_is_one_run() -> None:
 
 
 def test_cost_is_what_a_group_adds() -> None:
-    tree = PrefixTree(capacity_bytes=10**9)
+    tree = PrefixTree(capacity_tokens=10**9)
     prompt, other = tuple(range(40)), tuple(range(20, 60))
     plan = BatchPlan(tree)
     assert plan.cost(Group(prompt, [(1, 2), (3,)], 0)) == 43
@@ -176,7 +177,7 @@ def test_cost_is_what_a_group_adds() -> None:
 
 
 def test_a_pass_planned_while_another_runs_counts_on_its_prompts() -> None:
-    tree = PrefixTree(capacity_bytes=10**9)
+    tree = PrefixTree(capacity_tokens=10**9)
     first, second = BatchPlan(tree), BatchPlan(tree)
     group = Group(tuple(range(30)), [(7,)], 29)
     first.add(group)
@@ -189,7 +190,7 @@ def test_a_pass_planned_while_another_runs_counts_on_its_prompts() -> None:
 
 
 def test_a_kept_prompt_whose_gates_were_never_asked_for_is_computed_again() -> None:
-    tree = PrefixTree(capacity_bytes=10**9)
+    tree = PrefixTree(capacity_tokens=10**9)
     ids = tuple(range(40))
     for position in (39, 39, 20):
         plan = BatchPlan(tree)

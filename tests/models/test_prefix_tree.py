@@ -6,7 +6,6 @@ import gc
 import random
 import weakref
 
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,22 +14,21 @@ from steerward.models.prefix_tree import PrefixTree
 
 
 def fill(tree: PrefixTree, ids: tuple[int, ...]) -> None:
-    """Insert a prompt as a forward pass would, 8 bytes a token."""
+    """Insert a prompt as the plan of a forward pass would."""
     for node in tree.insert(ids):
         if node.keys_values is None:
-            rows = torch.zeros(1, 1, len(node.ids), 1)
-            tree.assign(node, KeyValues({0: (rows, rows)}), offset=0)
+            tree.assign(node, KeyValues(len(node.ids)), offset=0)
     tree.trim()
 
 
 @given(seed=st.integers(0, 2**16), capacity=st.integers(1, 60))
 def test_what_is_found_is_a_beginning_and_memory_stays_bounded(seed: int, capacity: int) -> None:
     rng = random.Random(seed)
-    tree = PrefixTree(capacity_bytes=8 * capacity, least_shared=rng.choice([1, 3]))
+    tree = PrefixTree(capacity_tokens=capacity, least_shared=rng.choice([1, 3]))
     for _ in range(20):
         ids = tuple(rng.randrange(2) for _ in range(rng.randint(1, 15)))
         fill(tree, ids)
-        assert tree.num_bytes <= 8 * capacity
+        assert tree.num_tokens <= capacity
         path = tree.find(ids)
         assert (
             tuple(token for node in path for token in node.ids) == ids[: len(path) and path[-1].end]
@@ -38,7 +36,7 @@ def test_what_is_found_is_a_beginning_and_memory_stays_bounded(seed: int, capaci
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    tree = PrefixTree(capacity_bytes=8 * 60)
+    tree = PrefixTree(capacity_tokens=60)
     one, two, three = (tuple(range(i, i + 20)) for i in (0, 100, 200))
     for ids in (one, two, three, one):
         fill(tree, ids)
@@ -47,7 +45,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_a_longer_conversation_keeps_its_beginning_in_use() -> None:
-    tree = PrefixTree(capacity_bytes=8 * 60)
+    tree = PrefixTree(capacity_tokens=60)
     turn = tuple(range(20))
     fill(tree, turn)
     fill(tree, tuple(range(100, 120)))
@@ -58,34 +56,34 @@ def test_a_longer_conversation_keeps_its_beginning_in_use() -> None:
 
 
 def test_halves_of_a_split_node_hold_their_memory_together() -> None:
-    tree = PrefixTree(capacity_bytes=8 * 100)
+    tree = PrefixTree(capacity_tokens=100)
     fill(tree, tuple(range(40)))
     fill(tree, (*range(20), *range(500, 520)))
-    assert tree.num_bytes == 8 * 60
+    assert tree.num_tokens == 60
     upper, lower = tree.find(tuple(range(40)))
     assert upper.keys_values is lower.keys_values
     assert (upper.offset, lower.offset) == (0, 20)
 
 
 def test_clear_forgets_everything() -> None:
-    tree = PrefixTree(capacity_bytes=10**6)
+    tree = PrefixTree(capacity_tokens=10**6)
     fill(tree, tuple(range(40)))
     tree.clear()
-    assert (tree.num_bytes, tree.find(tuple(range(40)))) == (0, [])
+    assert (tree.num_tokens, tree.find(tuple(range(40)))) == (0, [])
 
 
 def test_a_prompt_larger_than_the_memory_leaves_the_others() -> None:
-    tree = PrefixTree(capacity_bytes=8 * 50)
+    tree = PrefixTree(capacity_tokens=50)
     small = tuple(range(20))
     fill(tree, small)
     fill(tree, tuple(range(100, 200)))
     assert tree.find(small)
-    assert tree.num_bytes == 8 * 20
+    assert tree.num_tokens == 20
 
 
 def test_what_is_cleared_is_freed_at_once() -> None:
     """Parents and children hold each other, and would wait for the garbage collector."""
-    tree = PrefixTree(capacity_bytes=10**6)
+    tree = PrefixTree(capacity_tokens=10**6)
     fill(tree, tuple(range(40)))
     fill(tree, (*range(20), *range(500, 520)))
     kept = [weakref.ref(node.keys_values) for node in tree.find(tuple(range(40)))]

@@ -111,12 +111,15 @@ def test_scores_within_a_group_that_shares_its_prompt_are_the_same(
 def test_scores_behind_kept_prompts_are_the_same(
     golden_models: dict[str, RewardModel], name: str
 ) -> None:
-    model, tree = golden_models[name], PrefixTree(capacity_bytes=10**9)
+    model, tree = golden_models[name], PrefixTree(capacity_tokens=10**9)
     for case in [*golden_cases(name), *golden_cases(name)]:
         plan = model.plan(tree)
         placements = [plan.add(group) for group in groups_of(model, case, OTHERS)]
         batch = plan.batch()
         assert_case(model, model(batch).by_candidate(model.gate_rows(batch)), 0, case)
+    kept = {node.keys_values for node in tree._by_use if node.keys_values is not None}
+    expected = tree.num_tokens * model.backbone.bytes_per_token
+    assert sum(keys_values.num_bytes for keys_values in kept) == expected
     # The second time nothing but candidates was computed.
     assert batch.num_tokens == sum(len(s) for s in groups_of(model, case, OTHERS)[0].suffixes)
     assert placements[0].tokens_cached == len(groups_of(model, case)[0].prefix)
@@ -126,7 +129,7 @@ def test_scores_behind_kept_prompts_are_the_same(
 def test_scores_of_the_deterministic_mode_are_the_same(
     golden_models: dict[str, RewardModel], name: str
 ) -> None:
-    model, tree = golden_models[name], PrefixTree(capacity_bytes=10**9, least_shared=WHOLE)
+    model, tree = golden_models[name], PrefixTree(capacity_tokens=10**9, least_shared=WHOLE)
     for case in golden_cases(name):
         plan = model.plan(tree)
         for group in groups_of(model, case, OTHERS):
