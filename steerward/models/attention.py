@@ -9,18 +9,15 @@ Axis legend: T packed tokens, A query heads, C channels of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
 
 from steerward.kernels.prefix_attention import AttentionLayout, LayoutTables, prefix_attention
 from steerward.models.packing import PackedBatch
+from steerward.models.windows import note_window, register_attention
 
 PACKED_ATTENTION = "steerward_packed"
 WATCHED_ATTENTION = "steerward_watched"
@@ -49,30 +46,6 @@ class AttentionPass:
         if self.keys_values is None:
             return batch.layout, batch.tables
         return batch.read_layout, batch.read_tables
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """Sliding windows and chunks of attention that forward passes asked for, in tokens."""
-
-    of_masks: set[int] = field(default_factory=set[int])
-    """What the masks were to hold."""
-    of_layers: set[int] = field(default_factory=set[int])
-    """What the layers passed on, and packed attention keeps."""
-
-
-_watched: ContextVar[Windows | None] = ContextVar("watched", default=None)
-
-
-@contextmanager
-def watched_windows() -> Iterator[Windows]:
-    """Collect the windows that passes under `WATCHED_ATTENTION` in this context ask for."""
-    windows = Windows()
-    token = _watched.set(windows)
-    try:
-        yield windows
-    finally:
-        _watched.reset(token)
 
 
 def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' interface)
@@ -117,8 +90,7 @@ def packed_attention(  # noqa: PLR0913 (the keywords are those of transformers' 
         raise NotImplementedError("the backbone attends in both directions; it must be causal")
     if attention_mask is not None or s_aux is not None or position_bias is not None or dropout:
         raise NotImplementedError("masks, attention sinks, position biases and dropout")
-    if sliding_window is not None and (watched := _watched.get()) is not None:
-        watched.of_layers.add(sliding_window)
+    note_window(sliding_window)
     if packed.keys_values is not None:
         key, value = packed.keys_values
     else:
@@ -172,15 +144,4 @@ def _layer_index(module: nn.Module) -> int:
     return index
 
 
-def _no_mask(*_: Any, local_size: int | None = None, **__: Any) -> None:
-    """Build no mask: the layout stands in for it."""
-    if local_size is not None and (watched := _watched.get()) is not None:
-        watched.of_masks.add(local_size)
-
-
-for _name in (PACKED_ATTENTION, WATCHED_ATTENTION):
-    AttentionInterface.register(_name, packed_attention)
-# Where an attention has a function for masks, transformers looks at the positions to tell packed
-# sequences before it calls that, and the host waits for the device in every pass. So only the name
-# that is used at loading has one.
-AttentionMaskInterface.register(WATCHED_ATTENTION, _no_mask)
+register_attention(PACKED_ATTENTION, packed_attention, watched=WATCHED_ATTENTION)

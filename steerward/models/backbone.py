@@ -9,24 +9,19 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
-from steerward.models.attention import (
-    PACKED_ATTENTION,
-    WATCHED_ATTENTION,
-    AttentionPass,
-    watched_windows,
-)
+from steerward.models.attention import PACKED_ATTENTION, WATCHED_ATTENTION, AttentionPass
 from steerward.models.int8 import Int8Linear, round_linears
 from steerward.models.last_layer import prune_last_layer
 from steerward.models.packing import Group, PackedBatch
 from steerward.models.plan import BatchPlan
 from steerward.models.prefix_tree import PrefixTree
 from steerward.models.pretrained import load_pretrained
+from steerward.models.windows import max_positions, watched_windows
 from steerward.protocol.errors import CheckpointRefused
 
 logger = logging.getLogger(__name__)
@@ -57,10 +52,8 @@ class Backbone(nn.Module):
         """Whether the last layer computes read positions only."""
         self.bytes_per_token = 0
         """Memory of the keys and values of one token, in all layers."""
-        with watched_windows() as windows:
+        with watched_windows() as self._windows:
             self._check_packing()
-        # Some families put a window into their mask only, which packed attention does without.
-        self._lost_windows = windows.of_masks - windows.of_layers
 
     @classmethod
     def load(
@@ -88,10 +81,11 @@ class Backbone(nn.Module):
             may_miss=("pooler.",),
         )
         if hasattr(model, "pooler"):
-            model.pooler = None
+            model.pooler = None  # pyright: ignore[reportArgumentType] (typed as a module)
         if dtype is torch.int8:
             round_linears(model)
-        return cls(model.to(device).eval())
+        model.eval().to(device)  # pyright: ignore[reportArgumentType] (its stub is of another method)
+        return cls(model)
 
     @property
     def config(self) -> PretrainedConfig:
@@ -107,19 +101,10 @@ class Backbone(nn.Module):
     def max_positions(self) -> int:
         """Longest sequence that the positions reach and packed batches compute exactly.
 
-        That is less than the positions reach where the family keeps a sliding window or chunks
-        of attention out of its layers: up to their size they change nothing. So it is with long
-        RoPE, which rotates a whole batch by other frequencies as soon as one sequence is longer
-        than its original positions: up to these, no score depends on its neighbours.
-
         Raises:
             CheckpointRefused: If the configuration does not say.
         """
-        config = self.config.get_text_config()
-        limit: int | None = getattr(config, "max_position_embeddings", None)
-        if limit is None:
-            raise CheckpointRefused("config.json does not say max_position_embeddings")
-        return min([limit, *self._lost_windows, *_original_positions(config)])
+        return max_positions(self.config, self._windows)
 
     @property
     def vocabulary_size(self) -> int:
@@ -244,15 +229,3 @@ def _bytes_per_token(tree: PrefixTree, prompt: Sequence[int]) -> int:
 
 def _relative_difference(states: Tensor, expected: Tensor) -> float:
     return float((states - expected).abs().max() / expected.abs().max())
-
-
-def _original_positions(config: PretrainedConfig) -> list[int]:
-    """Return the lengths beyond which long RoPE changes its frequencies."""
-    parameters: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
-    # One mapping for all layers, or one for each type of layer.
-    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
-    return [
-        one["original_max_position_embeddings"]
-        for one in each
-        if one.get("rope_type") == "longrope"
-    ]

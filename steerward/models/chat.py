@@ -143,8 +143,10 @@ class ChatEncoder:
         text, spans = self._render(turns, opens_answer=True)
         ids: list[int] = []
         for piece in self._pieces(text, spans):
-            is_special = piece.special_id is not None
-            ids += [piece.special_id] if is_special else self._encode_run(piece, memo).ids
+            if piece.special_id is not None:
+                ids.append(piece.special_id)
+            else:
+                ids += self._encode_run(piece, memo).ids
         return self._with_bos(ids)
 
     def encode_text(self, text: str) -> list[int]:

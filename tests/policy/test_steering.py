@@ -209,7 +209,7 @@ def held(module: nn.Module) -> Iterator[threading.Event]:
 
 def close_to(value: Any) -> Any:
     tolerance = SCORE_TOLERANCE[torch.float32]
-    return pytest.approx(value, abs=tolerance, rel=tolerance)
+    return None if value is None else pytest.approx(value, abs=tolerance, rel=tolerance)
 
 
 def assert_equal_rewards(found: Sequence[Reward], expected: Sequence[Mapping[str, Any]]) -> None:
@@ -524,6 +524,11 @@ async def reader_of(generation: SteeredGeneration) -> list[Part]:
     return [part async for part in generation]
 
 
+async def read_into(parts: list[Part], generation: SteeredGeneration) -> None:
+    async for part in generation:
+        parts.append(part)
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"n": 8}, {"best_of": 8}, {"steering": "neighbours", "num_neighbours": 8}],
@@ -597,8 +602,7 @@ async def test_deadline_in_mid_ranking_is_an_error_that_says_what_was_missing(
         generation = await models.steered.begin(ask(timeout_s=0.5, direction=CONCISE, **fields))
         parts: list[Part] = []
         with pytest.raises(DeadlineExceeded, match=message):
-            async for part in generation:
-                parts.append(part)
+            await read_into(parts, generation)
         await generation.aclose()
     assert all(part.finish_reason is None for part in parts)
     assert bool(parts) == ("n" in fields)

@@ -51,7 +51,8 @@ class Adapters:
         # Inside the model each has a name of its own, so that one can take over from another.
         inner = f"{_identifier(name)}_{next(self._numbers)}"
         _load(weights, inner, folder)
-        adapted = Weights(weights.model, weight_version(folder), inner)
+        version = weight_version(folder)
+        adapted = Weights(weights.model, version, weights.max_positions, inner)
         if name in self._by_name:
             self._retired.append(self._by_name[name])
         self._by_name[name] = adapted

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
 
+from steerward.models.windows import note_window, register_attention
 from steerward.policy.local.cache import BLOCK_TOKENS, PagedCache
 
 PAGED_ATTENTION = "steerward_paged"
+WATCHED_ATTENTION = "steerward_paged_watched"
+"""The same, under which `watched_windows` sees what masks would hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def paged_attention(  # noqa: PLR0913 (the keywords are those of transformers' i
     layer = getattr(module, "layer_idx", None)
     if not isinstance(layer, int):
         raise NotImplementedError("layers that do not know their index")
+    note_window(sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     step.cache.write(layer, step.slots_T, key[0].transpose(0, 1), value[0].transpose(0, 1))
     mixed = torch.empty_like(query[0].transpose(0, 1))
@@ -155,9 +158,4 @@ def slot_of(table: Sequence[int], position: int) -> int:
     return table[position // BLOCK_TOKENS] * BLOCK_TOKENS + position % BLOCK_TOKENS
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """Build no mask: the layout stands in for it."""
-
-
-AttentionInterface.register(PAGED_ATTENTION, paged_attention)
-AttentionMaskInterface.register(PAGED_ATTENTION, _no_mask)
+register_attention(PAGED_ATTENTION, paged_attention, watched=WATCHED_ATTENTION)

@@ -83,7 +83,7 @@ def load_policy(
         rule=rule,
         defaults=_defaults(generation),
         end_tokens=_end_tokens(generation, tokenizer),
-        max_positions=_max_positions(weights),
+        max_positions=weights.max_positions,
     )
 
 
@@ -97,9 +97,8 @@ def load_weights(folder: Path, *, device: torch.device, dtype: str) -> Weights:
     if kind is torch.int8:
         raise CheckpointRefused("a policy computes in float32, bfloat16 or float16, not in int8")
     model = load_pretrained(AutoModelForCausalLM, folder, what="policy", dtype=kind)
-    model.to(device).eval()  # pyright: ignore[reportArgumentType]
-    check_steps(model)
-    return Weights(model, weight_version(folder))
+    model.eval().to(device)  # pyright: ignore[reportArgumentType] (its stub is of another method)
+    return Weights(model, weight_version(folder), check_steps(model))
 
 
 def read_rule(name: str) -> ConditioningRule:
@@ -155,13 +154,6 @@ def _end_tokens(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase
             "completion would ever end; set eos_token_id"
         )
     return frozenset(found)
-
-
-def _max_positions(weights: Weights) -> int:
-    limit = getattr(weights.model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(limit, int):
-        raise CheckpointRefused("config.json does not say max_position_embeddings")
-    return limit
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, weights: Weights) -> None:

@@ -24,11 +24,13 @@ class Weights:
     Args:
         model: Owned by the device thread once it is served.
         version: Identity of the weights.
+        max_positions: Longest sequence that it computes.
         adapter: Name, inside the model, of the adapter to run with; None: without.
     """
 
     model: PreTrainedModel
     version: str
+    max_positions: int
     adapter: str | None = None
 
     def activate(self) -> None:

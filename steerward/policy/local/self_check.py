@@ -10,8 +10,9 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from steerward.models.windows import max_positions, watched_windows
 from steerward.policy.generation import Piece
-from steerward.policy.local.attention import PAGED_ATTENTION
+from steerward.policy.local.attention import PAGED_ATTENTION, WATCHED_ATTENTION
 from steerward.policy.local.cache import BLOCK_TOKENS, CacheShape, PagedCache
 from steerward.policy.local.model import Weights, compute_step
 from steerward.policy.local.sampling import Draw
@@ -26,8 +27,11 @@ _SINGLE_TOKENS = 3
 
 
 @torch.inference_mode()
-def check_steps(model: PreTrainedModel) -> None:
+def check_steps(model: PreTrainedModel) -> int:
     """Compare a walk over the cache with the plain forward pass; the model is then set for steps.
+
+    Returns:
+        The longest sequence that steps compute as the plain forward pass does.
 
     Raises:
         CheckpointRefused: If the logits differ, or the layers ask for what steps do not do.
@@ -38,8 +42,11 @@ def check_steps(model: PreTrainedModel) -> None:
     ids = [(7 + i * max(1, size // 64)) % size for i in range(BLOCK_TOKENS + 5)]
     model.set_attn_implementation("eager")
     expected = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
-    model.set_attn_implementation(PAGED_ATTENTION)
     try:
+        model.set_attn_implementation(WATCHED_ATTENTION)
+        with watched_windows() as windows:
+            _walk(model, ids)
+        model.set_attn_implementation(PAGED_ATTENTION)
         found = _walk(model, ids)
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
         raise _refused(model, str(error)) from error
@@ -47,11 +54,12 @@ def check_steps(model: PreTrainedModel) -> None:
         off = float((logits_V - expected[position]).abs().max() / expected[position].abs().max())
         if not off <= _PARITY[model.dtype]:
             raise _refused(model, f"logits of token {position} differ by {off:.2g}")
+    return max_positions(model.config, windows)
 
 
 def _walk(model: PreTrainedModel, ids: Sequence[int]) -> dict[int, Tensor]:
     """Return logits by position: a prompt in two runs, then single tokens."""
-    weights = Weights(model, "self-check")
+    weights = Weights(model, "self-check", len(ids))
     num_blocks = -(-len(ids) // BLOCK_TOKENS)
     shape = CacheShape.of(model.config, model.dtype)
     cache = PagedCache(shape, num_blocks=num_blocks, device=model.device)
