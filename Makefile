@@ -1,5 +1,5 @@
 # Set-up is venv and pip; the tested versions are in constraints.txt.
-#   make serve                 serve the reward model that ships with the package
+#   make serve                 serve the reward model and the policy that ship with the package
 #   make test                  run the tests
 #   make setup TORCH=cuda      install with a CUDA build of torch (default: cpu)
 PYTHON ?= python3
@@ -13,14 +13,17 @@ TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH_INDEX_cuda :=
 ROUNDS ?= 5
-BENCH_ROUNDS := score_throughput concurrency classifiers repeats growth latency ablation dtypes wire
-BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline
+BENCH_ROUNDS := score_throughput concurrency classifiers repeats growth latency ablation dtypes wire \
+  generation
+BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline steering_front
 $(foreach name,$(BENCH_ROUNDS),$(eval BENCH_FLAGS_$(name) := --rounds $(ROUNDS)))
 BENCH_FLAGS_concurrency += $(addprefix --litserve-python ,$(LITSERVE_PYTHON))
 BENCH_FLAGS_classifiers += $(addprefix --infinity-python ,$(INFINITY_PYTHON))
+BENCH_FLAGS_steering_front := --plot docs/images/steering_front-cpu.png
+BENCH_FLAGS_steering_front += $(addprefix --prompts ,$(PROMPTS))
 CHECKED := steerward tests benchmarks recipes docs
 
-.PHONY: setup serve test check bench format pocket clean
+.PHONY: setup serve test check bench format pocket pocket-policy clean
 .NOTPARALLEL:
 
 setup: $(VENV)/.installed-dev
@@ -51,15 +54,18 @@ format: setup
 
 # make bench ROUNDS=5                 all of them, one after the other
 # make bench-growth ROUNDS=5          one of them
+# PROMPTS names the prompts of steering_front; without it, it asks questions of our own.
 # LITSERVE_PYTHON and INFINITY_PYTHON name interpreters whose environments have these peers, to
 # compare with; docs/performance.md tells how to make them.
 bench: $(addprefix bench-,$(BENCHMARKS))
 bench-%: setup
 	$(BIN)/python -m benchmarks.$* $(BENCH_FLAGS_$*) --out benchmarks/results/$$(date +%F)-cpu-$*.json
 
-# Train the model that ships, from the data in DATA, as the model card says.
+# Train what ships, from the data in DATA, as the model cards say.
 pocket: setup
 	$(BIN)/python -m recipes.pocket --data $(DATA)
+pocket-policy: setup
+	$(BIN)/python -m recipes.pocket_policy --data $(DATA)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from steerward.models.source import POCKET, resolve_source
+from steerward.models.source import POCKET, POCKET_POLICY, resolve_source
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
-PAGES = (README, PERFORMANCE)
+STEERING = ROOT / "docs" / "steering.md"
+PAGES = (README, PERFORMANCE, STEERING)
 RESULTS = ROOT / "benchmarks" / "results"
 
 _METHODS = {
@@ -36,6 +37,8 @@ def with_figures(text: str) -> str:
 def _section(name: str) -> str:
     if name == "pocket":
         return _pocket()
+    if name == "pocket_policy":
+        return _pocket_policy()
     return _benchmark() if name == "benchmark" else _measured(name)
 
 
@@ -60,6 +63,23 @@ def _pocket() -> str:
         f"and the longer answer alone gives {_interval(unseen['longer wins'])}.\n"
     )
     return text + "It is a model to try things with, not one to judge other models by.\n"
+
+
+def _pocket_policy() -> str:
+    report = json.loads((resolve_source(POCKET_POLICY) / "report.json").read_text())
+    front = report["front"]
+    correlation = front["rank_correlation"]["prompt"]
+    ends = [point for point in front["points"] if point["way"] == "prompt"]
+    first, last = ends[0], ends[-1]
+    return (
+        f"The policy in the package: {report['parameters'] / 1e6:.1f} million parameters, trained "
+        "from random weights by `recipes/pocket_policy`. It makes small talk and is no assistant; "
+        "it is there to try steering with. "
+        f"From {first['angle']:+d} to {last['angle']:+d} degrees its answers to "
+        f"{front['num_prompts']} unseen prompts go from {first['characters']:.0f} to "
+        f"{last['characters']:.0f} characters on average; the rank correlation of verbosity and "
+        f"its weight over {len(ends)} directions is {correlation:.2f}.\n"
+    )
 
 
 def _benchmark() -> str:
