@@ -1,11 +1,14 @@
-"""Logs carry request ids, and never a prompt."""
+"""Logs carry request ids, never a prompt, and one line for each request."""
 
 from __future__ import annotations
 
 import json
 import logging
 
+import httpx
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from steerward import logs
 
@@ -36,3 +39,22 @@ def test_exception_is_kept(form: str, capsys: pytest.CaptureFixture[str]) -> Non
     except RuntimeError:
         logging.getLogger("steerward.test").exception("it failed")
     assert "RuntimeError: broken" in capsys.readouterr().err
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("level", ["debug", "info"])
+async def test_requests_to_other_servers_are_no_lines_of_ours(
+    level: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.set_up(level, "text")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("fine")(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+        await client.get("http://elsewhere/v1/models?key=hush")
+    logging.getLogger("httpcore.connection").info("connect_tcp.started host=elsewhere")
+    assert capsys.readouterr().err == ""
+    for name in ("httpx", "httpcore.connection"):
+        logging.getLogger(name).warning("odd")
+    assert len(capsys.readouterr().err.splitlines()) == 2

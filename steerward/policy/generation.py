@@ -17,7 +17,9 @@ class Sampling:
     """How completions are drawn. None is the policy's own default."""
 
     max_tokens: int | None = None
-    """Most tokens of a completion; None: what the policy's length limit leaves."""
+    """Most tokens of a completion; refused if the policy's length limit does not leave them."""
+    default_max_tokens: int | None = None
+    """Most tokens where `max_tokens` is None, or what the length limit leaves if that is less."""
     temperature: float | None = None
     """0 takes the likeliest token always."""
     top_p: float | None = None

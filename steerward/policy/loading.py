@@ -80,7 +80,6 @@ def _local(name: str, source: str, config: PolicyConfig) -> LocalPolicy:
         max_running=config.max_running_completions,
         max_waiting=config.max_waiting_completions,
         cache_bytes=config.policy_cache_bytes,
-        max_completion_tokens=config.max_completion_tokens,
     )
     for adapter in config.adapter:
         adapter_name, _, folder = adapter.partition("=")

@@ -121,7 +121,7 @@ def completions_body(
         "n": len(group.samples),
         "stream": True,
         "stream_options": {"include_usage": True},
-        length: sampling.max_tokens,
+        length: sampling.max_tokens or sampling.default_max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "stop": list(sampling.stop) or None,

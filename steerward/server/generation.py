@@ -82,7 +82,8 @@ def _sampling(body: AnyRequest, *, longest: int | None) -> Sampling:
             param=param,
         )
     return Sampling(
-        max_tokens=asked or longest,
+        max_tokens=asked,
+        default_max_tokens=longest,
         temperature=body.temperature,
         top_p=body.top_p,
         stop=tuple(body.stop or ()),

@@ -45,6 +45,7 @@ from tests.policy.local.test_adapters import save_adapter
 pytestmark = pytest.mark.anyio
 
 LONG = {"temperature": 0.0, "max_tokens": 200}
+MEDIUM = {**LONG, "max_tokens": 50}
 SHORT = {"temperature": 1.0, "max_tokens": 12, "seed": 3}
 RULE = ConditioningRule.model_validate(ARMORM_RULE)
 
@@ -126,9 +127,11 @@ async def listening(app: ASGIApp, *, port: int = 0) -> AsyncIterator[str]:
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     (listener,) = server.servers[0].sockets
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    await serving
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def app_of(*policies: Policy, engines: Mapping[str, Engine] | None = None, **config: Any) -> Any:
@@ -620,16 +623,14 @@ BUSY = '{"error": {"message": "full", "code": "overloaded", "type": "rate_limit_
 async def test_broken_stream_ends_in_a_typed_error_and_others_go_on(
     peer: Peer, remote: RemotePolicy, fault: Fault, expected: type[SteerwardError], message: str
 ) -> None:
-    (whole,) = await texts(peer.policy, ask("Hello", **LONG))
-    other_request = ask_all(["Tell me"] * 2, **{**LONG, "temperature": 1.0, "seed": 4})
+    (whole,) = await texts(peer.policy, ask("Hello", **MEDIUM))
+    other_request = ask_all(["Tell me"] * 2, **{**MEDIUM, "temperature": 1.0, "seed": 4})
     expected_of_others = await texts(peer.policy, other_request)
-    with held(peer.policy):
+    with held(peer.policy) as is_held:
         other = asyncio.create_task(texts(remote, other_request))
-        await until(lambda: remote.card().running == 2)
-        await asyncio.sleep(0)
+        await until(is_held.is_set)
     peer.network.faults.append(fault)
-    # Of the two requests one may be sent first: the other one is on its way already.
-    generation = await remote.begin(ask("Hello", **LONG))
+    generation = await remote.begin(ask("Hello", **MEDIUM))
     found: list[Piece] = []
     with pytest.raises(expected, match=message):
         await read_into(found, generation)
@@ -638,7 +639,7 @@ async def test_broken_stream_ends_in_a_typed_error_and_others_go_on(
     assert whole.startswith("".join(piece.text for piece in found))
     assert all(piece.finish_reason is None for piece in found)
     assert await other == expected_of_others
-    assert await texts(remote, ask("Hello", **LONG)) == [whole]
+    assert await texts(remote, ask("Hello", **MEDIUM)) == [whole]
 
 
 @pytest.mark.parametrize(
@@ -756,7 +757,7 @@ async def test_deadline_of_the_other_server_is_one_here(local: LocalPolicy) -> N
     async with peer_of(local, generation_timeout_s=0.5) as peer, remote_of(peer.url) as remote:
         with held(local, after=3):
             generation = await remote.begin(ask("Hello", **LONG))
-            with pytest.raises(DeadlineExceeded, match="not done after 0.5 s"):
+            with pytest.raises(DeadlineExceeded, match="not done after 0.[45]"):
                 await read_into([], generation)
 
 
@@ -794,8 +795,8 @@ async def test_closing_frees_the_places_there_and_here_at_once(
     prompts: list[str],
     close: Callable[[Generation, asyncio.Task[Any]], Awaitable[None]],
 ) -> None:
-    with held(peer.policy, after=3) as is_held:
-        generation = await remote.begin(ask_all(prompts, **LONG))
+    generation = await remote.begin(ask_all(prompts, **LONG))
+    with held(peer.policy) as is_held:
         reading = asyncio.create_task(read_into([], generation))
         await until(is_held.is_set)
         assert peer.policy.card().running > 0

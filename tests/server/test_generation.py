@@ -339,12 +339,16 @@ async def test_readiness_and_drain_cover_policies(app: FastAPI, client: httpx.As
 
 
 async def test_failed_step_is_an_error_and_no_text(app: FastAPI, client: httpx.AsyncClient) -> None:
-    layer = policy_of(app)._weights[None].model.model.layers[0].mlp
-    projection = layer.up_proj
-    del layer.up_proj
+    broken = iter([True])
+
+    def break_once(*_: object) -> None:
+        if next(broken, False):
+            raise RuntimeError("out of memory")
+
+    hook = policy_of(app)._weights[None].model.register_forward_pre_hook(break_once)
     status, error = await refused(client, stream=True)
     assert (status, error["code"]) == (500, "engine_failure")
-    layer.up_proj = projection
+    hook.remove()
     assert (await ask(client))["choices"]
 
 

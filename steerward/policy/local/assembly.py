@@ -22,14 +22,10 @@ class Assembly:
 
     Args:
         checkpoint: Of the policy.
-        max_completion_tokens: Most tokens of a completion; None: what the length limit leaves.
     """
 
-    def __init__(
-        self, checkpoint: LocalCheckpoint, *, max_completion_tokens: int | None = None
-    ) -> None:
+    def __init__(self, checkpoint: LocalCheckpoint) -> None:
         self._checkpoint = checkpoint
-        self._most = max_completion_tokens
         self._decoder: Tokenizer = checkpoint.tokenizer.backend_tokenizer  # pyright: ignore
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -126,17 +122,11 @@ class Assembly:
         left = limit - prompt_tokens
         wanted = sampling.max_tokens
         if wanted is None:
-            return min(left, self._most or left)
+            return min(left, sampling.default_max_tokens or left)
         if wanted > left:
             raise InputTooLong(
                 f"the prompt has {prompt_tokens:,} tokens and max_tokens is {wanted:,}, together "
                 f"{prompt_tokens + wanted:,}, limit {limit:,}; ask for at most {left:,}",
-                param="max_tokens",
-            )
-        if self._most is not None and wanted > self._most:
-            raise InputTooLong(
-                f"max_tokens is {wanted:,}, the server's limit {self._most:,} "
-                "(--max-completion-tokens); ask for less",
                 param="max_tokens",
             )
         return wanted

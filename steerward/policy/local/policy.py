@@ -51,7 +51,6 @@ class LocalPolicy:
         max_running: Completions drawn at once.
         max_waiting: Completions that may wait; more are refused.
         cache_bytes: Most memory for keys and values.
-        max_completion_tokens: Most tokens of a completion; None: what the length limit leaves.
 
     Raises:
         CheckpointRefused: If the cache could not hold one sequence of the greatest length.
@@ -65,7 +64,6 @@ class LocalPolicy:
         max_running: int,
         max_waiting: int,
         cache_bytes: int,
-        max_completion_tokens: int | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._name = name
@@ -75,7 +73,7 @@ class LocalPolicy:
         self._shape = CacheShape.of(model.config, model.dtype)
         num_blocks = _num_blocks(checkpoint, self._shape, max_running, cache_bytes)
         cache = PagedCache(self._shape, num_blocks=num_blocks, device=model.device)
-        self._assembly = Assembly(checkpoint, max_completion_tokens=max_completion_tokens)
+        self._assembly = Assembly(checkpoint)
         self._worker = Worker(
             Decoder(
                 cache,
