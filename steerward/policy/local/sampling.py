@@ -72,13 +72,7 @@ def draw_tokens(logits_BV: Tensor, draws: Sequence[Draw]) -> Drawn:
     """
     logprobs, top_tokens, top_logprobs = _model_logprobs(logits_BV, draws)
     penalised = _penalised(logits_BV, draws)
-    tokens_B = penalised.argmax(dim=-1)
-    rows = [i for i, draw in enumerate(draws) if not draw.is_greedy]
-    if rows:
-        temperatures = torch.tensor([[draws[i].temperature] for i in rows])
-        chosen = penalised if len(rows) == len(draws) else penalised[rows]
-        probabilities = (chosen / temperatures.to(chosen)).softmax(dim=-1)
-        tokens_B[rows] = _sample(probabilities, [draws[i] for i in rows])
+    tokens_B = _likeliest_or_drawn(penalised, draws)
     tokens = tokens_B.tolist()
     if logprobs is None:
         chosen_logprobs: list[float] = []
@@ -87,6 +81,20 @@ def draw_tokens(logits_BV: Tensor, draws: Sequence[Draw]) -> Drawn:
     for draw, token in zip(draws, tokens, strict=True):
         draw.counts[token] += 1
     return Drawn(tokens, chosen_logprobs, top_tokens, top_logprobs)
+
+
+def _likeliest_or_drawn(logits_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
+    rows = [i for i, draw in enumerate(draws) if not draw.is_greedy]
+    if not rows:
+        return logits_BV.argmax(dim=-1)
+    temperatures = torch.tensor([[draws[i].temperature] for i in rows]).to(logits_BV)
+    chosen = logits_BV if len(rows) == len(draws) else logits_BV[rows]
+    drawn = _sample((chosen / temperatures).softmax(dim=-1), [draws[i] for i in rows])
+    if len(rows) == len(draws):
+        return drawn
+    tokens_B = logits_BV.argmax(dim=-1)
+    tokens_B[rows] = drawn
+    return tokens_B
 
 
 def _model_logprobs(
