@@ -63,11 +63,12 @@ class Fault:
 
 
 class FaultyNetwork:
-    """Carries requests to an app; the next completions meet the faults, one each."""
+    """Carries requests to an app; the next completions meet the faults, one each, when they may."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self.faults: list[Fault] = []
+        self.may_fail = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].endswith("/completions") or not self.faults:
@@ -83,6 +84,7 @@ class FaultyNetwork:
             if not is_met:
                 await send(message)
                 return
+            await self.may_fail.wait()
             is_last = fault.then == "ends"
             await send({**message, "body": fault.becomes(body), "more_body": not is_last})
             if fault.then != "goes on":
@@ -631,6 +633,7 @@ async def test_broken_stream_ends_in_a_typed_error_and_others_go_on(
         await until(is_held.is_set)
     peer.network.faults.append(fault)
     generation = await remote.begin(ask("Hello", **MEDIUM))
+    peer.network.may_fail.set()
     found: list[Piece] = []
     with pytest.raises(expected, match=message):
         await read_into(found, generation)
@@ -656,6 +659,7 @@ async def test_stream_that_breaks_at_once_is_refused_before_it_begins(
     peer: Peer, remote: RemotePolicy, fault: Fault, expected: type[SteerwardError]
 ) -> None:
     peer.network.faults.append(fault)
+    peer.network.may_fail.set()
     with pytest.raises(expected):
         await remote.begin(ask("Hello", **LONG))
     assert remote.card().running == 0
@@ -665,6 +669,7 @@ async def test_stream_that_breaks_at_once_is_refused_before_it_begins(
 async def test_one_broken_stream_of_several_ends_them_all(peer: Peer, remote: RemotePolicy) -> None:
     peer.network.faults.append(Fault(3, nothing, "breaks"))
     generation = await remote.begin(ask_all(["Hello", "Tell me", "Go on"], **LONG))
+    peer.network.may_fail.set()
     with pytest.raises(NotReady, match="connection"):
         await read_into([], generation)
     # Nobody has closed it yet.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 # Tokens that are looked at first for top_p.
-_FIRST_LOOK = 128
+_FIRST_LOOK = 64
 
 
 @dataclass(slots=True)
