@@ -44,7 +44,7 @@ class LocalGeneration:
         self._deadline = deadline
         self._timeout_s = timeout_s
         self._cancel = cancel
-        self._arrived: asyncio.Queue[Piece | SteerwardError] = asyncio.Queue()
+        self._arrived: asyncio.Queue[Piece | SteerwardError | None] = asyncio.Queue()
         self._is_over = False
 
     @property
@@ -72,8 +72,7 @@ class LocalGeneration:
             SteerwardError: Why there are no more.
         """
         try:
-            while self._left:
-                piece = await self._next()
+            while self._left and (piece := await self._next()) is not None:
                 self._left -= piece.finish_reason is not None
                 yield piece
         finally:
@@ -83,16 +82,19 @@ class LocalGeneration:
         """Give up what is not done."""
         if not self._is_over:
             self._is_over = True
+            # Somebody else may be reading.
+            self._arrived.put_nowait(None)
             if self._left:
                 self._cancel()
 
-    async def _next(self) -> Piece:
+    async def _next(self) -> Piece | None:
+        """Return the next piece, or None if the generation was closed."""
         try:
             async with asyncio.timeout(max(0.0, self._deadline - time.perf_counter())):
                 result = await self._arrived.get()
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the completions were not done after {self._timeout_s:g} s; ask for fewer tokens "
+                f"the completions were not done after {self._timeout_s:.3g} s; ask for fewer tokens "
                 "or samples, or allow more time (timeout_s)"
             ) from None
         if isinstance(result, SteerwardError):

@@ -98,6 +98,23 @@ def test_closing_a_generation_frees_its_place_at_once(checkpoint: LocalCheckpoin
     asyncio.run(run())
 
 
+def test_closing_ends_a_reader_in_another_task(checkpoint: LocalCheckpoint) -> None:
+    async def run() -> None:
+        policy = await started(make_policy(checkpoint))
+        generation = await policy.begin(ask("Hello", **LONG))
+
+        async def read_all() -> int:
+            return len([piece async for piece in generation])
+
+        reading = asyncio.create_task(read_all())
+        await until(lambda: policy.card().running == 1)
+        await generation.aclose()
+        assert await asyncio.wait_for(reading, 5) < 200
+        policy.close()
+
+    asyncio.run(run())
+
+
 def test_a_reader_that_does_not_read_holds_up_nobody(checkpoint: LocalCheckpoint) -> None:
     async def run() -> None:
         policy = await started(make_policy(checkpoint, max_running=2))
