@@ -163,7 +163,7 @@ def test_models_are_listed(client: OpenAI) -> None:
          openai.UnprocessableEntityError, "response_format"),
         ({"logit_bias": {"5": 1}}, openai.UnprocessableEntityError, "logit_bias"),
         ({"extra_body": {"direction": "absent"}}, openai.UnprocessableEntityError, "direction"),
-        ({"extra_body": {"directon": {}}}, openai.UnprocessableEntityError, "directon"),
+        ({"extra_body": {"directions_of": {}}}, openai.UnprocessableEntityError, "directions_of"),
     ],
     ids=lambda value: str(value)[:30],
 )  # fmt: skip

@@ -48,7 +48,7 @@ def test_what_text_completions_do_not_support_is_refused_by_name(name: str) -> N
 
 
 def test_unknown_keys_are_refused_by_name() -> None:
-    assert refusal(chat, temprature=1.0)[0] == "temprature"
+    assert refusal(chat, tempo=1.0)[0] == "tempo"
     assert refusal(chat, messages=[{**MESSAGES[0], "mood": "good"}])[0] == "messages[0].mood"
 
 
@@ -134,7 +134,7 @@ def test_developers_are_the_system() -> None:
 
 
 def test_text_parts_are_joined() -> None:
-    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo."}]
+    parts = [{"type": "text", "text": "He"}, {"type": "text", "text": "llo."}]
     assert chat(messages=[{"role": "user", "content": parts}]) == chat()
 
 

@@ -94,8 +94,8 @@ class LocalGeneration:
                 result = await self._arrived.get()
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the completions were not done after {self._timeout_s:.3g} s; ask for fewer tokens "
-                "or samples, or allow more time (timeout_s)"
+                f"the completions were not done after {self._timeout_s:.3g} s; ask for fewer "
+                "tokens or samples, or allow more time (timeout_s)"
             ) from None
         if isinstance(result, SteerwardError):
             self._left = 0  # The device thread has freed it already.
