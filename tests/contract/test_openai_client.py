@@ -185,9 +185,13 @@ def test_wrong_key_is_an_authentication_error(served: Served) -> None:
             client.models.list()
 
 
-def test_full_queue_is_a_rate_limit_error(client: OpenAI) -> None:
-    with pytest.raises(openai.RateLimitError) as caught:
-        client.chat.completions.create(**ASK, n=128)
+def test_full_queue_is_a_rate_limit_error(served: Served, client: OpenAI) -> None:
+    long = {**ASK, "max_completion_tokens": 200, "n": 24}
+    with client.chat.completions.create(**long, stream=True) as stream:
+        next(iter(stream))
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(**long)
+    until(lambda: served.policy.card().running + served.policy.card().waiting == 0)
     assert int(caught.value.response.headers["retry-after"]) >= 1
     assert caught.value.code == "overloaded"
 

@@ -30,8 +30,10 @@ from steerward.server.streaming import EventStream, EventWriter
 
 router = APIRouter(tags=["generation"], route_class=KeyedRoute)
 
+# Of one event; all of them have data and nothing else.
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}},
     **error_answers(401, 404, 413, 422, 429, 500, 503, 504),
 }
 
