@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -86,7 +87,9 @@ class LocalPolicy:
             on_ready=self._become_ready,
             on_failure=self._become_failed,
         )
-        self._adapters = Adapters(in_use=lambda: {job.weights for job in self._worker.jobs})
+        self._adapters = self._no_adapters()
+        # Only one thread at a time changes what is served.
+        self._changing = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="policy-tokenizer")
         self._generations: dict[Job, LocalGeneration] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -194,8 +197,10 @@ class LocalPolicy:
         dtype = str(old.model.dtype).removeprefix("torch.")
         new = load_weights(resolve_source(str(folder)), device=old.model.device, dtype=dtype)
         self._check_fits(new, folder)
-        # One assignment: a request sees all of the old or all of the new.
-        self._weights = {None: new}
+        with self._changing:
+            # One assignment: a request sees all of the old or all of the new.
+            self._weights = {None: new}
+            self._adapters = self._no_adapters()
         logger.info("%s: weights %s take over from %s", self._name, new.version, old.version)
         return new.version
 
@@ -210,10 +215,11 @@ class LocalPolicy:
         """
         if name == self._name:
             raise CheckpointRefused(f"{name!r} is the policy itself; give the adapter another name")
-        base = self._weights[None]
-        # In the device thread, between two steps: it changes the model that runs there.
-        adapted = self._worker.run(lambda: self._adapters.add(base, name, Path(folder)))
-        self._weights = {**self._weights, name: adapted}
+        with self._changing:
+            base, adapters = self._weights[None], self._adapters
+            # In the device thread, between two steps: it changes the model that runs there.
+            adapted = self._worker.run(lambda: adapters.add(base, name, Path(folder)))
+            self._weights = {**self._weights, name: adapted}
         return adapted.version
 
     def begin_drain(self) -> None:
@@ -226,6 +232,9 @@ class LocalPolicy:
         self._state, self._reason = "stopped", "the server has stopped"
         self._worker.close(self._reason, timeout_s=10.0)
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _no_adapters(self) -> Adapters:
+        return Adapters(in_use=lambda: {job.weights for job in self._worker.jobs})
 
     def _admit(self, num_samples: int) -> None:
         if not self.is_ready:
