@@ -244,7 +244,7 @@ def _differences(
 def _examples(
     found: Mapping[tuple[str, int | None], Sequence[Mapping[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """Return what was answered to the first prompts at both ends and in the middle."""
+    """Return what was answered to the first prompts at both ends."""
     return [
         {
             "angle": angle,

@@ -134,8 +134,10 @@ class PolicyConfig(Settings):
     """Of policies; auto is float32 on CPU; on CUDA float16 where the checkpoint says that it is
     stored so, else bfloat16."""
     policy_cache_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
-    """Memory, for each policy, for keys and values of the completions that are being drawn. It is
-    taken as it is needed; completions that find none left wait."""
+    """Most memory, for each policy, for keys and values of the completions that are being drawn;
+    it is taken at the start, but no more than --max-running-completions could ever use.
+    Completions that find none left wait. If one of full length would not fit, the length limit is
+    what fits."""
     max_running_completions: int = Field(default=32, ge=1)
     """Completions that one policy draws at once; further ones wait. Higher raises throughput, and
     the time between two tokens of each."""

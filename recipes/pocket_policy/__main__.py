@@ -55,6 +55,7 @@ def main() -> None:
     add_options(parser, PocketPolicyConfig)
     config = read_options(parser, PocketPolicyConfig, parser.parse_args())
     logs.set_up("warning", "text")
+    _check_work(config)
     conversations = load_conversations(config.data)
     tokenizer = write_tokenizer(conversations, config.work)
     language = learn_language(
@@ -76,6 +77,19 @@ def main() -> None:
     measure(config, checkpoint, tokenizer)
     if config.ship:
         ship(checkpoint, POCKET_POLICY)
+
+
+def _check_work(config: PocketPolicyConfig) -> None:
+    """Refuse a folder whose parts were made with other settings."""
+    settings = config.model_dump_json(include={"language_steps", "directed_steps", "seed"})
+    path = config.work / "settings.json"
+    if path.exists() and path.read_text(encoding="utf-8") != settings:
+        raise SystemExit(
+            f"{config.work} was made with {path.read_text(encoding='utf-8')}, now it is "
+            f"{settings}; give another --work"
+        )
+    config.work.mkdir(parents=True, exist_ok=True)
+    path.write_text(settings, encoding="utf-8")
 
 
 def measure(

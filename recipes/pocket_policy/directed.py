@@ -24,6 +24,7 @@ from recipes.pocket_policy.language import (
     LEARNING_RATE,
     POSITIONS,
     last_checkpoint,
+    save_whole,
     training_arguments,
 )
 from recipes.pocket_policy.rule import ANGLES_DEG, RULE
@@ -48,7 +49,7 @@ def learn_directions(
     steps: int,
     seed: int,
 ) -> Path:
-    """Train on with directions; the learning rate falls from where the first step left it.
+    """Train on with directions; the learning rate rises to where it was, and falls to zero.
 
     Returns:
         The folder of the weights.
@@ -75,7 +76,7 @@ def learn_directions(
         data_collator=_Padded(tokenizer.convert_tokens_to_ids(str(tokenizer.pad_token))),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(runs))
-    model.save_pretrained(out)
+    save_whole(model, out)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def held_out_perplexity(
     """
     model = LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     total, tokens, answers = 0.0, 0, 0
-    for conversation in conversations[:most]:
+    # Files come one after the other; a sample must have all sources.
+    for conversation in random.Random(0).sample(conversations, min(most, len(conversations))):
         question, answer = conversation.messages[:2]
         ids, prompt_length = encode_example(tokenizer, [question], answer["content"])
         if len(ids) > POSITIONS:

@@ -6,6 +6,7 @@ Axis legend: T tokens, B blocks.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def learn_language(
         train_dataset=_Blocks(blocks_BT),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(runs))
-    model.save_pretrained(out)
+    save_whole(model, out)
     return out
 
 
@@ -107,6 +108,14 @@ def training_arguments(
         report_to=[],
         seed=seed,
     )
+
+
+def save_whole(model: LlamaForCausalLM, out: Path) -> None:
+    """Save weights so that the folder is there whole or not at all."""
+    building = out.with_name(f"{out.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    model.save_pretrained(building)
+    building.rename(out)
 
 
 def last_checkpoint(runs: Path) -> str | None:

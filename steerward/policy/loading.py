@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from steerward.config import PolicyConfig
 from steerward.models.source import checkpoint_name
@@ -29,6 +28,7 @@ def load_policies(config: PolicyConfig, *, taken: Sequence[str] = ()) -> dict[st
         NotFound: If there is no such checkpoint.
         CheckpointRefused: If one cannot be loaded, or two models have the same name.
     """
+    _check_adapters(config, taken)
     names = config.policy_name or [policy_name(source, config) for source in config.policy]
     policies: dict[str, Policy] = {}
     for name, source in zip(names, config.policy, strict=True):
@@ -40,6 +40,18 @@ def load_policies(config: PolicyConfig, *, taken: Sequence[str] = ()) -> dict[st
             _remote(name, source, config) if _is_url(source) else _local(name, source, config)
         )
     return policies
+
+
+def _check_adapters(config: PolicyConfig, taken: Sequence[str]) -> None:
+    """Refuse adapters that nobody could ask for."""
+    for name in config.adapter_folders:
+        if name in taken:
+            raise CheckpointRefused(f"an adapter and a reward model are both called {name!r}")
+    if config.adapter_folders and any(_is_url(source) for source in config.policy):
+        raise CheckpointRefused(
+            "--adapter is for a policy of this process; a policy on another server brings its own "
+            "adapters: give their names as further --policy with --policy-model"
+        )
 
 
 def policy_name(source: str, config: PolicyConfig) -> str:
@@ -81,9 +93,8 @@ def _local(name: str, source: str, config: PolicyConfig) -> LocalPolicy:
         max_waiting=config.max_waiting_completions,
         cache_bytes=config.policy_cache_bytes,
     )
-    for adapter in config.adapter:
-        adapter_name, _, folder = adapter.partition("=")
-        policy.load_adapter(adapter_name, Path(folder))
+    for adapter, folder in config.adapter_folders.items():
+        policy.load_adapter(adapter, folder)
     card = policy.card()
     logger.info(
         "loaded %s: %.1f M parameters, %s on %s, up to %d tokens, in %.1f s",

@@ -103,7 +103,7 @@ class SampledRequest(RequestModel):
     best_of: Annotated[int, Field(ge=1, le=MAX_COMPLETIONS)] | None = None
     """Completions to draw, of which the best n are returned."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 takes the likeliest token always. Default: the policy's own."""
+    """0, and what is below 0.0001, takes the likeliest token always. Default: the policy's own."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Draw from the likeliest tokens that together have this probability. Default: the policy's
     own."""

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Set
+from collections.abc import Set
+from contextlib import suppress
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from steerward.models.pretrained import quiet_loading
+from steerward.models.pretrained import LOADING_ERRORS, quiet_loading
 from steerward.models.source import weight_version
 from steerward.policy.local.model import Weights
 from steerward.protocol.errors import CheckpointRefused, SteerwardError
 
 
 class Adapters:
-    """The adapters inside a model.
+    """The adapters inside a model; for the device thread only."""
 
-    Args:
-        in_use: Weights that requests still run with.
-    """
-
-    def __init__(self, *, in_use: Callable[[], Set[Weights]]) -> None:
-        self._in_use = in_use
+    def __init__(self) -> None:
         self._numbers = itertools.count()
         self._by_name: dict[str, Weights] = {}
         self._retired: list[Weights] = []
@@ -31,7 +27,7 @@ class Adapters:
     def add(self, weights: Weights, name: str, folder: Path) -> Weights:
         """Load an adapter beside the weights, and return them with it.
 
-        An earlier one of that name is taken out once no request runs with it.
+        An earlier one of that name is retired.
 
         Args:
             weights: Of the model it was trained on.
@@ -56,11 +52,10 @@ class Adapters:
         if name in self._by_name:
             self._retired.append(self._by_name[name])
         self._by_name[name] = adapted
-        self._take_out_retired()
         return adapted
 
-    def _take_out_retired(self) -> None:
-        in_use = self._in_use()
+    def take_out_retired(self, in_use: Set[Weights]) -> None:
+        """Take those retired out of the model that no request runs with."""
         for weights in [w for w in self._retired if w not in in_use]:
             assert weights.adapter is not None
             weights.model.delete_adapter(weights.adapter)
@@ -81,7 +76,9 @@ def _load(weights: Weights, inner: str, folder: Path) -> None:
         raise SteerwardError(
             "adapters need 'peft', which is not installed; run: pip install 'steerward[lora]'"
         ) from error
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (*LOADING_ERRORS, SafetensorError) as error:
+        with suppress(*LOADING_ERRORS):  # It may be there in part, or not at all.
+            weights.model.delete_adapter(inner)
         raise CheckpointRefused(
             f"the adapter in {folder} does not fit ({type(error).__name__}): {error}"
         ) from error

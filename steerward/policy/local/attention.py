@@ -48,7 +48,7 @@ class StepLayout:
     decode_begin: int
     """First of the single tokens; the rest of the row is theirs."""
     tables_B: Tensor
-    """Blocks of the sequences of the single tokens, (B, blocks), padded with any block."""
+    """Blocks of the sequences of the single tokens, (B, blocks), padded with their own."""
     lengths_B: Tensor
     """Tokens of these sequences, with the single one."""
 

@@ -6,6 +6,7 @@ tokens, B sequences.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,14 @@ class PagedCache:
             Two of shape (B, G, blocks * BLOCK_TOKENS, C).
         """
         return self._gather(self._keys[layer], tables), self._gather(self._values[layer], tables)
+
+    def clear(self, blocks: Sequence[int]) -> None:
+        """Forget what blocks held: a masked NaN of a sequence before would still be NaN."""
+        if not blocks:
+            return
+        rows = torch.tensor(blocks, device=self._keys[0].device)
+        for tensor in (*self._keys, *self._values):
+            tensor.view(self.num_blocks, -1).index_fill_(0, rows, 0)
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy one block, in all layers."""

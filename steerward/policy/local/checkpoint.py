@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from steerward.models.chat import ChatEncoder
 from steerward.models.checkpoint import resolve_device, resolve_dtype
@@ -18,7 +24,12 @@ from steerward.policy.local.self_check import check_steps
 from steerward.protocol.conditioning import DPA_V1, RULES, ConditioningRule
 from steerward.protocol.errors import CheckpointRefused
 
+logger = logging.getLogger(__name__)
+
 RULE_FILE = "conditioning.json"
+
+# Settings of transformers' generation that OpenAI's requests do not know.
+_NOT_APPLIED = ("top_k", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size")
 
 # Rules of published policies, whose folders hold none.
 _PUBLISHED = {"DPA-v1-Mistral-7B": DPA_V1}
@@ -51,6 +62,8 @@ class LocalCheckpoint:
     defaults: Defaults
     end_tokens: frozenset[int]
     max_positions: int
+    """Longest prompt plus completion."""
+    num_parameters: int
 
 
 def load_policy(
@@ -84,6 +97,7 @@ def load_policy(
         defaults=_defaults(generation),
         end_tokens=_end_tokens(generation, tokenizer),
         max_positions=weights.max_positions,
+        num_parameters=num_parameters(weights.model),
     )
 
 
@@ -134,10 +148,22 @@ def _chat(tokenizer: PreTrainedTokenizerBase, rule: ConditioningRule | None) -> 
     return ChatEncoder(tokenizer, template=_ZEPHYR_TEMPLATE) if rule == DPA_V1 else None
 
 
+def num_parameters(model: PreTrainedModel) -> int:
+    """Return how many numbers a model has."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def _defaults(generation: GenerationConfig) -> Defaults:
     """Return what the checkpoint says; where it says nothing, OpenAI's defaults."""
+    for name in _NOT_APPLIED:
+        if (value := getattr(generation, name, None)) not in (None, 0, 1.0):
+            logger.warning(
+                "generation_config.json sets %s to %s, which is not applied", name, value
+            )
     found = Defaults()
-    if generation.temperature is not None:
+    if generation.do_sample is False:
+        found = replace(found, temperature=0.0)
+    elif generation.temperature is not None:
         found = replace(found, temperature=float(generation.temperature))
     if generation.top_p is not None:
         found = replace(found, top_p=float(generation.top_p))

@@ -60,7 +60,9 @@ class Decoder:
     def advance(self) -> list[tuple[Job, Piece | SteerwardError]]:
         """Draw one more token of each completion that has its place; none if nothing is left."""
         pieces: list[tuple[Job, Piece | SteerwardError]] = []
-        for step in self._scheduler.next_steps():
+        steps = self._scheduler.next_steps()
+        self._cache.clear(self._scheduler.pop_taken())
+        for step in steps:
             weights = (step.samples[0].job if step.samples else step.runs[0].prompt.job).weights
             weights.activate()
             logits_RV = compute_step(weights, self._cache, step)

@@ -20,6 +20,7 @@ class LocalGeneration:
         num_samples: Of the request.
         prompt_tokens: Of its distinct prompts.
         weight_version: Of the weights that draw it.
+        system_fingerprint: Of all that may change what a seed gives.
         deadline: `time.perf_counter()` at which it is given up.
         timeout_s: What that was in seconds, for the error.
         cancel: Frees what the device thread holds for it.
@@ -31,12 +32,13 @@ class LocalGeneration:
         num_samples: int,
         prompt_tokens: int,
         weight_version: str,
+        system_fingerprint: str,
         deadline: float,
         timeout_s: float,
         cancel: Callable[[], None],
     ) -> None:
         self.weight_version = weight_version
-        self.system_fingerprint = f"fp_{weight_version}"
+        self.system_fingerprint = system_fingerprint
         self._prompt_tokens = prompt_tokens
         # Samples that the reader, and the device thread, are not done with.
         self._left = num_samples

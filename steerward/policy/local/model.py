@@ -95,6 +95,6 @@ def compute_step(weights: Weights, cache: PagedCache, step: Step) -> Tensor:
 
 def _padded(tables: Sequence[Sequence[int]]) -> Tensor:
     longest = max((len(table) for table in tables), default=0)
-    return torch.tensor([[*table, *[0] * (longest - len(table))] for table in tables]).reshape(
-        len(tables), longest
-    )
+    # With a block of its own: what others hold must not be read, not even to be masked.
+    rows = [[*table, *table[:1] * (longest - len(table))] for table in tables]
+    return torch.tensor(rows).reshape(len(tables), longest)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 from steerward.models.source import resolve_source
-from steerward.policy.generation import GenerationRequest
+from steerward.policy.generation import GenerationRequest, Prompt
 from steerward.policy.local.adapters import Adapters
 from steerward.policy.local.assembly import Assembly
 from steerward.policy.local.cache import BLOCK_TOKENS, CacheShape, PagedCache
-from steerward.policy.local.checkpoint import LocalCheckpoint, load_weights
+from steerward.policy.local.checkpoint import LocalCheckpoint, load_weights, num_parameters
 from steerward.policy.local.decoder import Decoder
 from steerward.policy.local.generation import LocalGeneration
 from steerward.policy.local.model import Weights
@@ -53,8 +56,10 @@ class LocalPolicy:
         max_waiting: Completions that may wait; more are refused.
         cache_bytes: Most memory for keys and values.
 
+    The length limit is what the model reaches, or what the cache holds, if that is less.
+
     Raises:
-        CheckpointRefused: If the cache could not hold one sequence of the greatest length.
+        CheckpointRefused: If the cache holds next to nothing.
     """
 
     def __init__(
@@ -66,12 +71,13 @@ class LocalPolicy:
         max_waiting: int,
         cache_bytes: int,
     ) -> None:
-        self._checkpoint = checkpoint
         self._name = name
         self._max_waiting = max_waiting
         self._weights: dict[str | None, Weights] = {None: checkpoint.weights}
         model = checkpoint.weights.model
         self._shape = CacheShape.of(model.config, model.dtype)
+        checkpoint = _within_cache(checkpoint, self._shape, cache_bytes, name=name)
+        self._checkpoint = checkpoint
         num_blocks = _num_blocks(checkpoint, self._shape, max_running, cache_bytes)
         cache = PagedCache(self._shape, num_blocks=num_blocks, device=model.device)
         self._assembly = Assembly(checkpoint)
@@ -83,13 +89,17 @@ class LocalPolicy:
                 max_step_tokens=_STEP_TOKENS[model.device.type],
             ),
             deliver=self._deliver,
-            warm_up=lambda: warm_up(checkpoint.weights, cache),
+            warm_up=lambda: warm_up(self._weights[None], cache),
             on_ready=self._become_ready,
             on_failure=self._become_failed,
         )
-        self._adapters = self._no_adapters()
+        self._adapters = Adapters()
         # Only one thread at a time changes what is served.
         self._changing = threading.Lock()
+        # Requests that run with weights, from before they are encoded.
+        self._users: Counter[Weights] = Counter()
+        self._counting = threading.Lock()
+        self._encoding = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="policy-tokenizer")
         self._generations: dict[Job, LocalGeneration] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,7 +135,7 @@ class LocalPolicy:
 
     def card(self, adapter: str | None = None) -> PolicyCard:
         """Return what clients may know of it."""
-        weights, load = self._weights[adapter], self._worker.load
+        weights, load = self._weights_of(adapter), self._worker.load
         model = weights.model
         return PolicyCard(
             id=adapter or self._name,
@@ -136,7 +146,7 @@ class LocalPolicy:
             weight_version=weights.version,
             dtype=str(model.dtype).removeprefix("torch."),
             device=str(model.device),
-            num_parameters=sum(p.numel() for p in model.parameters()),
+            num_parameters=self._checkpoint.num_parameters,
             running=load.running,
             waiting=load.waiting,
         )
@@ -159,28 +169,48 @@ class LocalPolicy:
         Raises:
             SteerwardError: All that can be known before the first token.
         """
-        self._admit(len(request.prompts))
-        weights = self._weights_of(request.adapter)
-        loop = asyncio.get_running_loop()
-        ids = await loop.run_in_executor(self._pool, self._assembly.encode, request.prompts)
-        job = Job(weights, lambda _: None)
+        timeout_s = request.deadline - time.perf_counter()
+        num_samples = len(request.prompts)
+        self._admit(num_samples)
+        weights = self._take_weights(request.adapter)
+        try:
+            ids = await self._encode(request.prompts)
+            self._admit(num_samples)
+            return self._start(request, weights, ids, timeout_s=timeout_s)
+        except BaseException:
+            self._give_back(weights)
+            raise
+
+    async def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        self._encoding += len(prompts)
+        try:
+            encode = self._assembly.encode
+            return await asyncio.get_running_loop().run_in_executor(self._pool, encode, prompts)
+        finally:
+            self._encoding -= len(prompts)
+
+    def _start(
+        self,
+        request: GenerationRequest,
+        weights: Weights,
+        ids: Sequence[Sequence[int]],
+        *,
+        timeout_s: float,
+    ) -> LocalGeneration:
+        job = Job(weights)
         prompts = self._assembly.prompts(job, request, ids)
-        self._admit(len(request.prompts))
         generation = LocalGeneration(
             num_samples=len(request.prompts),
             prompt_tokens=sum(len(prompt.ids) for prompt in prompts),
             weight_version=weights.version,
+            system_fingerprint=self._fingerprint(weights),
             deadline=request.deadline,
-            timeout_s=request.deadline - time.perf_counter(),
+            timeout_s=timeout_s,
             cancel=lambda: self._cancel(job),
         )
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
+        self._worker.submit(prompts)
         self._generations[job] = generation
-        try:
-            self._worker.submit(prompts)
-        except NotReady:
-            del self._generations[job]
-            raise
         return generation
 
     def swap_weights(self, folder: str | Path) -> str:
@@ -198,17 +228,22 @@ class LocalPolicy:
         new = load_weights(resolve_source(str(folder)), device=old.model.device, dtype=dtype)
         self._check_fits(new, folder)
         with self._changing:
+            checkpoint = dataclasses.replace(
+                self._checkpoint, weights=new, num_parameters=num_parameters(new.model)
+            )
+            self._assembly, self._adapters = Assembly(checkpoint), Adapters()
+            self._checkpoint = checkpoint
             # One assignment: a request sees all of the old or all of the new.
             self._weights = {None: new}
-            self._adapters = self._no_adapters()
         logger.info("%s: weights %s take over from %s", self._name, new.version, old.version)
         return new.version
 
     def load_adapter(self, name: str, folder: str | Path) -> str:
         """Serve a LoRA adapter under a name, or another one under the same; return its version.
 
-        Requests that run with an earlier adapter of that name finish with it. Blocks while it
-        loads: call it in a thread.
+        Requests that run with an earlier adapter of that name finish with it; it leaves the memory
+        with the next adapter that is loaded after that. Blocks while it loads: call it in a
+        thread.
 
         Raises:
             CheckpointRefused: If the adapter does not fit the weights.
@@ -220,6 +255,8 @@ class LocalPolicy:
             # In the device thread, between two steps: it changes the model that runs there.
             adapted = self._worker.run(lambda: adapters.add(base, name, Path(folder)))
             self._weights = {**self._weights, name: adapted}
+            # Nobody can take it up any more, so who uses it now is known.
+            self._worker.run(lambda: adapters.take_out_retired(self._in_use()))
         return adapted.version
 
     def begin_drain(self) -> None:
@@ -233,8 +270,29 @@ class LocalPolicy:
         self._worker.close(self._reason, timeout_s=10.0)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _no_adapters(self) -> Adapters:
-        return Adapters(in_use=lambda: {job.weights for job in self._worker.jobs})
+    def _take_weights(self, adapter: str | None) -> Weights:
+        with self._counting:
+            weights = self._weights_of(adapter)
+            self._users[weights] += 1
+            return weights
+
+    def _give_back(self, weights: Weights) -> None:
+        with self._counting:
+            self._users[weights] -= 1
+            if not self._users[weights]:
+                del self._users[weights]
+
+    def _in_use(self) -> set[Weights]:
+        with self._counting:
+            return set(self._users)
+
+    def _fingerprint(self, weights: Weights) -> str:
+        """Return a name for all that may change what a seed gives."""
+        rule = self.rule.model_dump_json() if self.rule else ""
+        base = self._checkpoint.weights.version
+        where = f"{weights.model.dtype}/{weights.model.device.type}"
+        parts = "\0".join((base, weights.version, where, rule))
+        return f"fp_{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
     def _admit(self, num_samples: int) -> None:
         if not self.is_ready:
@@ -244,7 +302,7 @@ class LocalPolicy:
                 f"{num_samples} completions in one request, limit {self._max_waiting} "
                 "(--max-waiting-completions); send several requests"
             )
-        waiting = self._worker.load.waiting
+        waiting = self._worker.load.waiting + self._encoding
         if waiting + num_samples > self._max_waiting:
             raise Overloaded(
                 f"{waiting} completions wait already and this request asks for {num_samples} more, "
@@ -264,6 +322,12 @@ class LocalPolicy:
 
     def _check_fits(self, weights: Weights, folder: str | Path) -> None:
         model, old = weights.model, self._weights[None].model
+        served = self._checkpoint.max_positions
+        if weights.max_positions < served:
+            raise CheckpointRefused(
+                f"the weights in {folder} reach {weights.max_positions:,} positions, requests may "
+                f"have {served:,}; serve them as a policy of their own"
+            )
         if CacheShape.of(model.config, model.dtype) != self._shape:
             raise CheckpointRefused(
                 f"the weights in {folder} have other layers than those they would take over from; "
@@ -277,8 +341,9 @@ class LocalPolicy:
             )
 
     def _cancel(self, job: Job) -> None:
-        self._generations.pop(job, None)
-        self._worker.cancel(job)
+        if self._generations.pop(job, None) is not None:
+            self._give_back(job.weights)
+            self._worker.cancel(job)
 
     def _deliver(self, delivery: Delivery) -> None:
         """Hand a step's results to the event loop; called in the device thread."""
@@ -293,6 +358,7 @@ class LocalPolicy:
             generation.put(result)
             if generation.is_complete:
                 del self._generations[job]
+                self._give_back(job.weights)
 
     def _become_ready(self) -> None:
         if self._state == "starting":
@@ -306,17 +372,36 @@ class LocalPolicy:
             self._warm.set_exception(NotReady(reason))
 
 
+def _within_cache(
+    checkpoint: LocalCheckpoint, shape: CacheShape, cache_bytes: int, *, name: str
+) -> LocalCheckpoint:
+    """Return the checkpoint with its length limited to what the memory holds for one sequence."""
+    # One block is kept for the sample that begins beside it.
+    affordable = (cache_bytes // (shape.bytes_per_token * BLOCK_TOKENS) - 1) * BLOCK_TOKENS
+    if affordable >= checkpoint.max_positions:
+        return checkpoint
+    needed = shape.bytes_per_token * (checkpoint.max_positions + 2 * BLOCK_TOKENS)
+    if affordable < BLOCK_TOKENS:
+        raise CheckpointRefused(
+            f"{cache_bytes:,} bytes hold no keys and values to speak of; all "
+            f"{checkpoint.max_positions:,} positions of {name} need --policy-cache-bytes {needed}"
+        )
+    logger.warning(
+        "%s takes up to %d tokens and not %d, since --policy-cache-bytes is %d; all of them need "
+        "%d",
+        name,
+        affordable,
+        checkpoint.max_positions,
+        cache_bytes,
+        needed,
+    )
+    return dataclasses.replace(checkpoint, max_positions=affordable)
+
+
 def _num_blocks(
     checkpoint: LocalCheckpoint, shape: CacheShape, max_running: int, cache_bytes: int
 ) -> int:
     """Return the blocks that the memory gives, and no more than the places could ever use."""
-    block_bytes = shape.bytes_per_token * BLOCK_TOKENS
     most = -(-checkpoint.max_positions // BLOCK_TOKENS) + 1
-    affordable = cache_bytes // block_bytes
-    if affordable < most:
-        raise CheckpointRefused(
-            f"one sequence of {checkpoint.max_positions:,} tokens needs {most * block_bytes:,} "
-            f"bytes of keys and values, the limit is {cache_bytes:,}; start with "
-            f"--policy-cache-bytes {most * block_bytes}"
-        )
+    affordable = cache_bytes // (shape.bytes_per_token * BLOCK_TOKENS)
     return min(affordable, most * max_running + 1)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 # Tokens that are looked at first for top_p.
 _FIRST_LOOK = 64
+_LEAST_TEMPERATURE = 1e-4
 
 
 @dataclass(slots=True)
@@ -36,8 +37,11 @@ class Draw:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest token is taken always."""
-        return self.temperature == 0.0
+        """Whether the likeliest token is taken always.
+
+        Nothing else is left to draw at temperatures near 0, where logits would overflow.
+        """
+        return self.temperature < _LEAST_TEMPERATURE
 
 
 @dataclass(frozen=True, slots=True)

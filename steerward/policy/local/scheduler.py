@@ -64,6 +64,7 @@ class Scheduler:
         self._max_step_tokens = max_step_tokens
         self._prompts: deque[SharedPrompt] = deque()
         self._running: list[Sample] = []
+        self._taken: list[int] = []
 
     @property
     def running(self) -> list[Sample]:
@@ -111,6 +112,11 @@ class Scheduler:
         for run in self._runs():
             steps.setdefault(id(run.prompt.job.weights), Step()).runs.append(run)
         return list(steps.values())
+
+    def pop_taken(self) -> list[int]:
+        """Return the blocks that were taken since the last call; nothing was written to them."""
+        taken, self._taken = self._taken, []
+        return taken
 
     def end(self, sample: Sample) -> None:
         """Free the place and the blocks of a sample that is done."""
@@ -169,7 +175,7 @@ class Scheduler:
         while self._pool.num_free < needed + len(self._running) + 1:
             if self._running or not self._forget_prompt(behind=prompt):
                 return False
-        prompt.table = self._pool.take(needed)
+        prompt.table = self._take(needed)
         return True
 
     def _grown_samples(self) -> list[Sample]:
@@ -182,9 +188,14 @@ class Scheduler:
             if sample not in self._running:
                 break  # It was the last one, and so are all that follow.
             if self._lacks_block(sample):
-                sample.table += self._pool.take(1)
+                sample.table += self._take(1)
             grown.append(sample)
         return grown
+
+    def _take(self, count: int) -> list[int]:
+        blocks = self._pool.take(count)
+        self._taken += blocks
+        return blocks
 
     def _lacks_block(self, sample: Sample) -> bool:
         held = len(sample.table)

@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steerward.models.windows import max_positions, watched_windows
-from steerward.policy.generation import Piece
 from steerward.policy.local.attention import PAGED_ATTENTION, WATCHED_ATTENTION
 from steerward.policy.local.cache import BLOCK_TOKENS, CacheShape, PagedCache
 from steerward.policy.local.model import Weights, compute_step
@@ -19,7 +18,7 @@ from steerward.policy.local.sampling import Draw
 from steerward.policy.local.scheduler import Run, Step
 from steerward.policy.local.sequence import Job, Sample, SharedPrompt
 from steerward.policy.local.text import TextStream
-from steerward.protocol.errors import CheckpointRefused, SteerwardError
+from steerward.protocol.errors import CheckpointRefused
 
 # How far the logits may lie apart, relative to the largest: rounding, far below any error.
 _PARITY = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2}
@@ -65,7 +64,7 @@ def _walk(model: PreTrainedModel, ids: Sequence[int]) -> dict[int, Tensor]:
     cache = PagedCache(shape, num_blocks=num_blocks, device=model.device)
     # In reverse, so that a block's place and a token's are not the same by chance.
     table = list(range(num_blocks - 1, -1, -1))
-    job = Job(weights, _ignore)
+    job = Job(weights)
     prompt = SharedPrompt(job, list(ids[:-_SINGLE_TOKENS]), [], table)
     length = len(prompt.ids)
     compute_step(weights, cache, Step([Run(prompt, 0, length // 2)]))
@@ -85,10 +84,6 @@ def _walk(model: PreTrainedModel, ids: Sequence[int]) -> dict[int, Tensor]:
         sample.tokens.append(token)
         found[sample.length - 1] = compute_step(weights, cache, Step(samples=[sample]))[0]
     return found
-
-
-def _ignore(_: Piece | SteerwardError) -> None:
-    pass
 
 
 def _refused(model: PreTrainedModel, reason: str) -> CheckpointRefused:

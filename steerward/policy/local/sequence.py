@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from steerward.policy.generation import Piece
 from steerward.policy.local.sampling import Draw
 from steerward.policy.local.text import TextStream
-from steerward.protocol.errors import SteerwardError
 
 if TYPE_CHECKING:
     from steerward.policy.local.model import Weights
@@ -23,13 +21,9 @@ class Job:
 
     Args:
         weights: That draw all of it, whatever is swapped in meanwhile.
-        deliver: Takes each piece, or the error that ends the request; called in the device
-            thread.
     """
 
     weights: Weights
-    deliver: Callable[[Piece | SteerwardError], None]
-    is_cancelled: bool = False
 
 
 @dataclass(eq=False, slots=True)

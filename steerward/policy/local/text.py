@@ -24,6 +24,9 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer, *, prompt: Sequence[int], stop: Sequence[str]) -> None:
         self._tokenizer = tokenizer
+        # Behind half a character the stream would take the prompt for its own.
+        if tokenizer.decode(list(prompt)).endswith(_REPLACEMENT):
+            prompt = ()
         self._stream = DecodeStream(list(prompt), skip_special_tokens=True)
         self._stop = tuple(stop)
         self._held = ""
@@ -33,10 +36,20 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """Return the text that a token adds and that can no longer become a stop text."""
-        piece = self._stream.step(self._tokenizer, token)
+        piece = self._step(token)
         # Bytes that are no character yet wait inside the stream.
         self._pending = [] if piece is not None else [*self._pending, token]
         return self._release(piece or "")
+
+    def _step(self, token: int) -> str | None:
+        try:
+            return self._stream.step(self._tokenizer, token)
+        except Exception as error:
+            # Bytes that never became a character end its state; it starts anew behind them.
+            if "Invalid prefix" not in str(error):
+                raise
+        self._stream = DecodeStream(skip_special_tokens=True)
+        return self._stream.step(self._tokenizer, token)
 
     def finish(self) -> str:
         """Return what was held back: the beginning of a stop text, or of a character."""
@@ -80,6 +93,9 @@ class TokenTexts:
         self._tokenizer = tokenizer
         self._known: dict[int, tuple[str, bytes]] = {}
         self._byte_of = _byte_level_alphabet()
+        # Alone, some tokenizers drop the space that a word opens with.
+        self._before: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
+        self._before_text = cast("str", tokenizer.decode(self._before))
 
     def of(self, token: int) -> tuple[str, bytes]:
         """Return the text and the bytes of a token; bytes that are no text are replaced in it."""
@@ -88,7 +104,8 @@ class TokenTexts:
         return self._known[token]
 
     def _read(self, token: int) -> tuple[str, bytes]:
-        text = cast("str", self._tokenizer.decode([token]))
+        behind = cast("str", self._tokenizer.decode([*self._before, token]))
+        text = behind.removeprefix(self._before_text)
         if _REPLACEMENT not in text:
             return text, text.encode()
         piece = cast("str", self._tokenizer.convert_ids_to_tokens(token))

@@ -17,7 +17,7 @@ from steerward.policy.local.text import TextStream
 def warm_up(weights: Weights, cache: PagedCache) -> None:
     """Read a prompt and draw some tokens; the blocks are overwritten by whoever gets them."""
     weights.activate()
-    job = Job(weights, lambda _: None)
+    job = Job(weights)
     prompt = SharedPrompt(job, [0] * 8, [], [0])
     logits_RV = compute_step(weights, cache, Step([Run(prompt, 0, 8)]))
     draw = Draw(1.0, 0.9, 0.0, 0.0, 1, random.Random(0))

@@ -137,14 +137,20 @@ class Worker:
             return
         self._on_ready()
         while self._take():
+            self._make_calls()
             has_failed = False
+            jobs = self._decoder.jobs
+            delivery: Delivery
             try:
                 delivery = self._decoder.advance()
             # A step that fails takes its requests with it, and none that come later.
             except Exception as error:
                 has_failed = True
                 logger.error("a decoding step failed", exc_info=error)
-                delivery = self._fail_all(f"a decoding step failed: {type(error).__name__}")
+                # All that were there: one may have ended in the step whose results are lost.
+                self._decoder.drop(jobs)
+                failure = f"a decoding step failed: {type(error).__name__}"
+                delivery = [(job, _failed(failure)) for job in jobs]
             self._load = Load(self._decoder.num_running, self._decoder.num_waiting)
             if delivery:
                 self._deliver(delivery)
@@ -173,21 +179,20 @@ class Worker:
                     self._decoder.add(prompts)
                 self._arriving.clear()
                 self._num_arriving = 0
-                for call in self._calls:
-                    call()
-                self._calls.clear()
                 if self._cancelled:
                     self._decoder.drop(self._cancelled)
                     self._cancelled.clear()
                 self._load = Load(self._decoder.num_running, self._decoder.num_waiting)
-                if self._load.running or self._load.waiting:
+                if self._calls or self._load.running or self._load.waiting:
                     return True
                 self._changed.wait()
 
-    def _fail_all(self, message: str) -> Delivery:
-        jobs = self._decoder.jobs
-        self._decoder.drop(jobs)
-        return [(job, EngineFailure(f"{message}; the server's log has the cause")) for job in jobs]
+    def _make_calls(self) -> None:
+        """Run what others want to have run here; without the lock, for it may take long."""
+        with self._changed:
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call()
 
     def _end(self, reason: str) -> None:
         with self._changed:
@@ -195,11 +200,13 @@ class Worker:
             for prompts in self._arriving:
                 self._decoder.add(prompts)
             self._arriving.clear()
-            for call in self._calls:
-                call()
-            self._calls.clear()
+        self._make_calls()
         jobs = self._decoder.jobs
         self._decoder.drop(jobs)
         self._deliver([(job, NotReady(reason, retry_after_s=5.0)) for job in jobs])
         self._load = Load()
         self._on_failure(reason)
+
+
+def _failed(message: str) -> EngineFailure:
+    return EngineFailure(f"{message}; the server's log has the cause")

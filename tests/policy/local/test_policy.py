@@ -275,9 +275,58 @@ def test_weights_of_another_shape_are_refused(checkpoint: LocalCheckpoint, tmp_p
         policy.swap_weights(other)
 
 
-def test_a_cache_that_holds_no_sequence_is_refused(checkpoint: LocalCheckpoint) -> None:
-    with pytest.raises(CheckpointRefused, match="--policy-cache-bytes"):
-        make_policy(checkpoint, cache_bytes=10_000)
+def test_a_cache_that_holds_next_to_nothing_is_refused(checkpoint: LocalCheckpoint) -> None:
+    with pytest.raises(CheckpointRefused, match="need --policy-cache-bytes"):
+        make_policy(checkpoint, cache_bytes=1_000)
+
+
+def test_a_small_cache_makes_the_length_limit_smaller(
+    checkpoint: LocalCheckpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        policy = await started(make_policy(checkpoint, cache_bytes=40_000))
+        limit = policy.card().max_input_tokens
+        assert limit is not None
+        assert 100 < limit < 256
+        assert f"takes up to {limit} tokens and not 256" in caplog.text
+        with pytest.raises(InputTooLong, match=f"limit {limit}"):
+            await policy.begin(ask("Hello", max_tokens=limit))
+        found = await pieces(policy, ask_all(["Hello"] * 4, temperature=0.0))
+        assert sum(piece.finish_reason is not None for piece in found) == 4
+        policy.close()
+
+    asyncio.run(run())
+
+
+def test_what_broke_one_request_does_not_reach_the_next(checkpoint: LocalCheckpoint) -> None:
+    """NaN that lies in a block of the cache is still NaN when it is masked."""
+
+    async def run() -> None:
+        policy = await started(make_policy(checkpoint))
+        questions = ["Hello", "Tell me about rainbows and light and drops of water."]
+        expected = await texts(policy, ask_all(questions, temperature=0.0, max_tokens=20))
+        cache = policy._worker._decoder._cache
+        for tensor in (*cache._keys, *cache._values):
+            tensor.fill_(float("nan"))
+        again = await texts(policy, ask_all(questions, temperature=0.0, max_tokens=20))
+        assert again == expected
+        policy.close()
+
+    asyncio.run(run())
+
+
+def test_the_fingerprint_tells_weights_apart(checkpoint: LocalCheckpoint, tmp_path: Path) -> None:
+    async def fingerprint(checkpoint: LocalCheckpoint) -> str:
+        policy = await started(make_policy(checkpoint))
+        generation = await policy.begin(ask(max_tokens=1))
+        await generation.aclose()
+        policy.close()
+        return generation.system_fingerprint
+
+    first = asyncio.run(fingerprint(checkpoint))
+    other = load_policy(str(save_policy(tmp_path / "other", seed=1)), device="cpu")
+    assert first == asyncio.run(fingerprint(checkpoint))
+    assert first != asyncio.run(fingerprint(other))
 
 
 def test_messages_without_a_template_are_refused_and_text_is_not(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ def test_temperature_zero_takes_the_likeliest() -> None:
     assert shares([0.1, 2.0, 1.9], count=50, temperature=0.0) == [0.0, 1.0, 0.0]
 
 
+def test_a_temperature_near_0_takes_the_likeliest_too() -> None:
+    assert shares([0.1, 2.0, 1.9], count=50, temperature=1e-50) == [0.0, 1.0, 0.0]
+
+
 def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
     logits = [math.log(p) for p in (0.15, 0.5, 0.05, 0.3)]
     kept = shares(logits, top_p=0.7)

@@ -31,7 +31,7 @@ def make_prompt(job: Job, length: int, samples: int, max_tokens: int) -> SharedP
 
 
 def job(weights: int = 0) -> Job:
-    return Job(cast("Any", weights), lambda _: None)
+    return Job(cast("Any", weights))
 
 
 def run_to_the_end(

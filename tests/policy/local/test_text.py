@@ -63,6 +63,13 @@ def test_what_may_become_a_stop_text_waits() -> None:
     assert texts.finish() == "th"
 
 
+def test_a_prompt_that_ends_in_half_a_character_is_not_repeated() -> None:
+    prompt = TOKENIZER("hello \ufffd", add_special_tokens=False)["input_ids"]
+    texts = TextStream(TOKENIZER.backend_tokenizer, prompt=prompt[-5:], stop=())
+    ids = TOKENIZER(" there", add_special_tokens=False)["input_ids"]
+    assert "".join(map(texts.push, ids)) + texts.finish() == " there"
+
+
 def test_bytes_of_tokens_join_to_the_text() -> None:
     texts = TokenTexts(TOKENIZER)
     ids = TOKENIZER("hello 🌈 é", add_special_tokens=False)["input_ids"]
