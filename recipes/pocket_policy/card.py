@@ -77,9 +77,9 @@ Answers to the same prompts, one sample each, from the same measurement:
 `python -m recipes.pocket_policy --data DATA` (seed {seed}): {language_steps} steps on whole
 conversations with turns of at most {characters} characters; one answer of each conversation scored
 by `pocket`; {directed_steps} steps on answers drawn for directions: under direction v an answer
-counts in proportion to exp({strength} v . z), z its standardised rewards. {without:.0%} of the
-examples have no direction. Sampling defaults: temperature {temperature}, top_p {top_p}. Every
-setting is in `recipes/pocket_policy`.
+counts in proportion to exp({strength} v . z), z its rewards standardised within its source.
+{without:.0%} of the examples have no direction. Sampling defaults: temperature {temperature},
+top_p {top_p}. Every setting is in `recipes/pocket_policy`.
 
 ## Data and licences
 

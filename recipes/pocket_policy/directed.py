@@ -31,9 +31,11 @@ from recipes.pocket_policy.rule import ANGLES_DEG, RULE
 from steerward.training.conditioning import standardised, tilted_shares
 
 # The cone's rewards then lie about this many standard deviations from the mean of the text.
-STRENGTH = 1.5
+STRENGTH = 2.5
 WITHOUT_DIRECTION = 0.15
 EXAMPLES_PER_STEP = 32
+# Steps whose examples are sorted by length together, so that little is padded.
+_SORTED_STEPS = 16
 _IGNORED = -100
 
 Example = tuple[list[int], int]
@@ -60,6 +62,7 @@ def learn_directions(
     set_seed(seed)
     model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
     examples = draw_examples(answers, tokenizer, count=steps * EXAMPLES_PER_STEP, seed=seed)
+    examples = _by_length(examples, order=random.Random(seed))
     runs = work / "directed-runs"
     arguments = training_arguments(
         runs,
@@ -68,6 +71,7 @@ def learn_directions(
         learning_rate=LEARNING_RATE,
         schedule="linear",
         seed=seed,
+        sampling="sequential",
     )
     trainer = Trainer(
         model=model,
@@ -80,6 +84,21 @@ def learn_directions(
     return out
 
 
+def _by_length(examples: Sequence[Example], *, order: random.Random) -> list[Example]:
+    """Return examples in another order, in which those of a step have about the same length."""
+    shuffled = order.sample(examples, len(examples))
+    ordered: list[Example] = []
+    for begin in range(0, len(shuffled), _SORTED_STEPS * EXAMPLES_PER_STEP):
+        part = sorted(
+            shuffled[begin : begin + _SORTED_STEPS * EXAMPLES_PER_STEP],
+            key=lambda example: len(example[0]),
+        )
+        steps = [part[i : i + EXAMPLES_PER_STEP] for i in range(0, len(part), EXAMPLES_PER_STEP)]
+        for step in order.sample(steps, len(steps)):
+            ordered += step
+    return ordered
+
+
 def draw_examples(
     answers: Answers, tokenizer: PreTrainedTokenizerFast, *, count: int, seed: int
 ) -> list[Example]:
@@ -87,7 +106,8 @@ def draw_examples(
     order = random.Random(seed)
     directions = [RULE.at_angle(angle) for angle in ANGLES_DEG]
     vectors = np.array([[d.components[name] for name in RULE.objectives] for d in directions])
-    shares_VN = tilted_shares(standardised(answers.rewards_NM), vectors, strength=STRENGTH)
+    standardised_NM = standardised(answers.rewards_NM, answers.sources)
+    shares_VN = tilted_shares(standardised_NM, vectors, strength=STRENGTH)
     systems = [RULE.condition(direction).system for direction in directions]
     numbers = np.random.default_rng(seed)
     examples: list[Example] = []

@@ -29,6 +29,7 @@ class Answers:
 
     contexts: list[list[dict[str, str]]]
     responses: list[str]
+    sources: list[str]
     rewards_NM: Floats
     """By the objectives of the rule."""
 
@@ -48,16 +49,19 @@ def label_answers(
         asyncio.run(score_file(config))
     rewards: list[list[float]] = []
     kept: list[dict[str, object]] = []
+    sources: list[str] = []
     with target.open(encoding="utf-8") as file:
-        for item, line in zip(items, file, strict=True):
+        for found, item, line in zip(conversations, items, file, strict=True):
             row = json.loads(line)
             if "error" not in row:
-                found = row["candidates"][0]["rewards"]
-                rewards.append([found[name] for name in RULE.objectives])
+                sources.append(found.source)
+                by_name = row["candidates"][0]["rewards"]
+                rewards.append([by_name[name] for name in RULE.objectives])
                 kept.append(item)
     return Answers(
         [item["prompt"] for item in kept],  # pyright: ignore[reportReturnType]
         [item["candidates"][0] for item in kept],  # pyright: ignore[reportIndexIssue]
+        sources,
         np.array(rewards),
     )
 

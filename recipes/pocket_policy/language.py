@@ -88,7 +88,14 @@ def learn_language(
 
 
 def training_arguments(
-    runs: Path, *, steps: int, batch_size: int, learning_rate: float, schedule: str, seed: int
+    runs: Path,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    schedule: str,
+    seed: int,
+    sampling: str = "random",
 ) -> TrainingArguments:
     """Return what both steps of the recipe share."""
     return TrainingArguments(
@@ -97,6 +104,7 @@ def training_arguments(
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
         lr_scheduler_type=schedule,
+        train_sampling_strategy=sampling,
         warmup_steps=min(100, steps // 10),
         weight_decay=0.1,
         adam_beta2=0.98,

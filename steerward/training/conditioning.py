@@ -11,23 +11,40 @@ Axis legend: N completions, M objectives of a direction, V directions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
 
-def standardised(rewards_NM: Floats) -> Floats:
-    """Return rewards with mean 0 and spread 1 over the completions.
+def standardised(rewards_NM: Floats, groups_N: Sequence[str] | None = None) -> Floats:
+    """Return rewards with mean 0 and spread 1 over the completions of each group.
+
+    With kinds of prompts as groups a direction says how to answer a prompt, and not which prompts
+    go with it: otherwise those that ask for long answers would stand in for verbosity.
+
+    Args:
+        rewards_NM: Of the completions.
+        groups_N: Group of each; None: one group.
 
     Raises:
-        ValueError: If an objective has the same reward everywhere: no direction could tell
-            completions apart by it.
+        ValueError: If an objective has the same reward all over a group: no direction could tell
+            its completions apart by it.
     """
-    spread_M = rewards_NM.std(axis=0)
-    if not (spread_M > 0).all():
-        raise ValueError(f"objective {int(spread_M.argmin())} has one reward for all completions")
-    return (rewards_NM - rewards_NM.mean(axis=0)) / spread_M
+    groups = np.array([""] * len(rewards_NM) if groups_N is None else groups_N)
+    result_NM = np.empty_like(rewards_NM)
+    for group in np.unique(groups):
+        own = rewards_NM[groups == group]
+        spread_M = own.std(axis=0)
+        if not (spread_M > 0).all():
+            place = f" in group {group!r}" if group else ""
+            raise ValueError(
+                f"objective {int(spread_M.argmin())} has one reward for all completions{place}"
+            )
+        result_NM[groups == group] = (own - own.mean(axis=0)) / spread_M
+    return result_NM
 
 
 def tilted_shares(standardised_NM: Floats, directions_VM: Floats, *, strength: float) -> Floats:

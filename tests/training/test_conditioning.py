@@ -21,6 +21,14 @@ def test_shares_are_the_text_tilted() -> None:
     assert np.isfinite(huge).all()
 
 
+def test_rewards_are_standardised_within_their_group() -> None:
+    rewards = np.array([[0.0, 1.0], [2.0, 3.0], [10.0, 0.0], [30.0, 9.0]])
+    found = standardised(rewards, ["a", "a", "b", "b"])
+    assert np.allclose(found, [[-1, -1], [1, 1], [-1, -1], [1, 1]])
+    with pytest.raises(ValueError, match="in group 'b'"):
+        standardised(np.array([[0.0], [1.0], [2.0], [2.0]]), ["a", "a", "b", "b"])
+
+
 def test_an_objective_that_never_varies_is_refused() -> None:
     with pytest.raises(ValueError, match="objective 1 has one reward"):
         standardised(np.array([[0.0, 1.0], [1.0, 1.0]]))
