@@ -16,11 +16,12 @@ from benchmarks.steering_front import run as steering_front
 from recipes.pocket.ship import ship
 from recipes.pocket_policy.card import PICTURE, write_card
 from recipes.pocket_policy.conversations import load_conversations
-from recipes.pocket_policy.directed import learn_directions
+from recipes.pocket_policy.directed import EXAMPLES_PER_STEP, draw_examples, learn_examples
 from recipes.pocket_policy.held_out import held_out_perplexity
 from recipes.pocket_policy.labels import label_answers
-from recipes.pocket_policy.language import learn_language
+from recipes.pocket_policy.language import LEARNING_RATE, learn_language
 from recipes.pocket_policy.package import package
+from recipes.pocket_policy.sampled import examples_of_samples, sample_and_score
 from recipes.pocket_policy.vocabulary import write_tokenizer
 from steerward import logs
 from steerward.cli.options import add_options, read_options
@@ -43,6 +44,8 @@ class PocketPolicyConfig(Settings):
     """Optimiser steps on all conversations: about 1 second each on 2 cores."""
     directed_steps: int = Field(default=700, ge=1)
     """Optimiser steps on answers with directions."""
+    sampled_prompts: int = Field(default=1500, ge=1)
+    """Prompts that the policy itself answers, in all directions, to learn what they change."""
     seed: int = 0
     """Of everything."""
     ship: bool = False
@@ -65,12 +68,32 @@ def main() -> None:
         steps=config.language_steps,
         seed=config.seed,
     )
-    directed = learn_directions(
-        label_answers(conversations, work=config.work, seed=config.seed),
+    count = config.directed_steps * EXAMPLES_PER_STEP
+    answers = label_answers(conversations, work=config.work, seed=config.seed)
+    text = draw_examples(answers, tokenizer, count=count, seed=config.seed)
+    directed = learn_examples(
+        text,
         tokenizer,
         start=language,
+        out=config.work / "directed",
+        learning_rate=LEARNING_RATE,
+        seed=config.seed,
+    )
+    sample_and_score(
+        package(directed, tokenizer, out=config.work / "before-samples"),
+        conversations,
         work=config.work,
-        steps=config.directed_steps,
+        num_prompts=config.sampled_prompts,
+        seed=config.seed,
+    )
+    own = examples_of_samples(config.work, tokenizer, count=count // 2, seed=config.seed)
+    directed = learn_examples(
+        # Some of the text stays, so that the policy does not only hear itself.
+        [*own, *text[: count // 4]],
+        tokenizer,
+        start=directed,
+        out=config.work / "sampled",
+        learning_rate=LEARNING_RATE / 2,
         seed=config.seed,
     )
     checkpoint = package(directed, tokenizer, out=config.work / "pocket-policy")
@@ -81,7 +104,7 @@ def main() -> None:
 
 def _check_work(config: PocketPolicyConfig) -> None:
     """Refuse a folder whose parts were made with other settings."""
-    settings = config.model_dump_json(include={"language_steps", "directed_steps", "seed"})
+    settings = config.model_dump_json(exclude={"data", "work", "ship"})
     path = config.work / "settings.json"
     if path.exists() and path.read_text(encoding="utf-8") != settings:
         raise SystemExit(
@@ -112,6 +135,7 @@ def measure(
         ),
         "language_steps": config.language_steps,
         "directed_steps": config.directed_steps,
+        "sampled_prompts": config.sampled_prompts,
         "seed": config.seed,
     }
     for one in card["front"]["tables"]:

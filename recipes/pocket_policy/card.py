@@ -12,6 +12,7 @@ from recipes.pocket_policy.directed import STRENGTH, WITHOUT_DIRECTION
 from recipes.pocket_policy.language import POSITIONS
 from recipes.pocket_policy.package import TEMPERATURE, TOP_P
 from recipes.pocket_policy.rule import RULE
+from recipes.pocket_policy.sampled import SAMPLES
 
 SOURCES = Path(__file__).with_name("sources.json")
 PICTURE = "steering.png"
@@ -78,8 +79,11 @@ Answers to the same prompts, one sample each, from the same measurement:
 conversations with turns of at most {characters} characters; one answer of each conversation scored
 by `pocket`; {directed_steps} steps on answers drawn for directions: under direction v an answer
 counts in proportion to exp({strength} v . z), z its rewards standardised within its source.
-{without:.0%} of the examples have no direction. Sampling defaults: temperature {temperature},
-top_p {top_p}. Every setting is in `recipes/pocket_policy`.
+{without:.0%} of the examples have no direction. Then the policy answered {prompts:,} prompts of
+the training text {samples} times each, in all directions; `pocket` scored these, and training went
+on with them, drawn by the same rule within each prompt, and with a part of the examples before: one
+round of rejection sampling, by temperature and not by the best alone. Sampling defaults:
+temperature {temperature}, top_p {top_p}. Every setting is in `recipes/pocket_policy`.
 
 ## Data and licences
 
@@ -122,6 +126,8 @@ def write_card(checkpoint: Path, run: Mapping[str, Any]) -> None:
         characters=MAX_TURN_CHARACTERS,
         strength=STRENGTH,
         without=WITHOUT_DIRECTION,
+        prompts=run["sampled_prompts"],
+        samples=SAMPLES,
         temperature=TEMPERATURE,
         top_p=TOP_P,
         sources=_sources(),

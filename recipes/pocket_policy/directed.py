@@ -21,14 +21,13 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, set
 
 from recipes.pocket_policy.labels import Answers
 from recipes.pocket_policy.language import (
-    LEARNING_RATE,
     POSITIONS,
     last_checkpoint,
     save_whole,
     training_arguments,
 )
 from recipes.pocket_policy.rule import ANGLES_DEG, RULE
-from steerward.training.conditioning import standardised, tilted_shares
+from steerward.training.conditioning import Floats, standardised, tilted_shares
 
 # The cone's rewards then lie about this many standard deviations from the mean of the text.
 STRENGTH = 2.5
@@ -42,33 +41,30 @@ Example = tuple[list[int], int]
 """Token ids, and how many of them are the prompt's."""
 
 
-def learn_directions(
-    answers: Answers,
+def learn_examples(
+    examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerFast,
     *,
     start: Path,
-    work: Path,
-    steps: int,
+    out: Path,
+    learning_rate: float,
     seed: int,
 ) -> Path:
-    """Train on with directions; the learning rate rises to where it was, and falls to zero.
+    """Train on with examples, once each; the learning rate rises to its value and falls to zero.
 
     Returns:
         The folder of the weights.
     """
-    out = work / "directed"
     if out.exists():
         return out
     set_seed(seed)
     model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
-    examples = draw_examples(answers, tokenizer, count=steps * EXAMPLES_PER_STEP, seed=seed)
-    examples = _by_length(examples, order=random.Random(seed))
-    runs = work / "directed-runs"
+    runs = out.with_name(f"{out.name}-runs")
     arguments = training_arguments(
         runs,
-        steps=steps,
+        steps=len(examples) // EXAMPLES_PER_STEP,
         batch_size=EXAMPLES_PER_STEP,
-        learning_rate=LEARNING_RATE,
+        learning_rate=learning_rate,
         schedule="linear",
         seed=seed,
         sampling="sequential",
@@ -76,7 +72,7 @@ def learn_directions(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=_Examples(examples),
+        train_dataset=_Examples(_by_length(examples, order=random.Random(seed))),
         data_collator=_Padded(tokenizer.convert_tokens_to_ids(str(tokenizer.pad_token))),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(runs))
@@ -104,11 +100,9 @@ def draw_examples(
 ) -> list[Example]:
     """Return examples: directions by turns, answers by their shares under each."""
     order = random.Random(seed)
-    directions = [RULE.at_angle(angle) for angle in ANGLES_DEG]
-    vectors = np.array([[d.components[name] for name in RULE.objectives] for d in directions])
+    vectors, systems = directions_and_systems()
     standardised_NM = standardised(answers.rewards_NM, answers.sources)
     shares_VN = tilted_shares(standardised_NM, vectors, strength=STRENGTH)
-    systems = [RULE.condition(direction).system for direction in directions]
     numbers = np.random.default_rng(seed)
     examples: list[Example] = []
     while len(examples) < count:
@@ -125,6 +119,13 @@ def draw_examples(
             if len(example[0]) <= POSITIONS:
                 examples.append(example)
     return examples[:count]
+
+
+def directions_and_systems() -> tuple[Floats, list[str]]:
+    """Return the directions that training shows, (V, M), and how each is written."""
+    directions = [RULE.at_angle(angle) for angle in ANGLES_DEG]
+    vectors = [[one.components[name] for name in RULE.objectives] for one in directions]
+    return np.array(vectors), [RULE.condition(one).system for one in directions]
 
 
 def encode_example(

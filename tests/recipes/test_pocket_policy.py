@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from recipes.pocket_policy.conversations import MAX_PER_PROMPT, load_conversations
-from recipes.pocket_policy.directed import draw_examples, learn_directions
+from recipes.pocket_policy.directed import EXAMPLES_PER_STEP, draw_examples, learn_examples
 from recipes.pocket_policy.held_out import held_out_perplexity
 from recipes.pocket_policy.labels import label_answers
 from recipes.pocket_policy.language import learn_language
 from recipes.pocket_policy.package import package
 from recipes.pocket_policy.rule import ANGLES_DEG, RULE
+from recipes.pocket_policy.sampled import examples_of_samples, sample_and_score
 from recipes.pocket_policy.vocabulary import write_tokenizer
 from steerward.policy.local.checkpoint import load_policy
 
@@ -80,7 +81,22 @@ def test_recipe_gives_a_policy_that_can_be_served(tmp_path: Path) -> None:
     assert answers.rewards_NM.shape == (len(conversations), 2)
     again = label_answers(conversations, work=work, seed=0)
     assert np.array_equal(again.rewards_NM, answers.rewards_NM)
-    directed = learn_directions(answers, tokenizer, start=language, work=work, steps=2, seed=0)
+    count = 2 * EXAMPLES_PER_STEP
+    directed = learn_examples(
+        draw_examples(answers, tokenizer, count=count, seed=0),
+        tokenizer,
+        start=language,
+        out=work / "directed",
+        learning_rate=1e-3,
+        seed=0,
+    )
+    first = package(directed, tokenizer, out=work / "before-samples")
+    sample_and_score(first, conversations, work=work, num_prompts=6, seed=0)
+    own = examples_of_samples(work, tokenizer, count=count, seed=0)
+    assert len(own) == count
+    directed = learn_examples(
+        own, tokenizer, start=directed, out=work / "sampled", learning_rate=1e-3, seed=0
+    )
     checkpoint = load_policy(str(package(directed, tokenizer, out=work / "policy")), device="cpu")
     assert checkpoint.rule == RULE
     assert checkpoint.defaults.temperature == 0.7
