@@ -173,7 +173,7 @@ def summarise(
         "best_of_less_prompt": _differences(found, resamples),
         "examples": _examples(found),
     }
-    return {**shown, "num_prompts": count, "tables": _tables(shown, objectives)}
+    return {**shown, "num_prompts": count, "tables": tables_of(shown)}
 
 
 def _z(answer: Mapping[str, Any], name: str, scale: Mapping[str, tuple[float, float]]) -> float:
@@ -255,8 +255,9 @@ def _examples(
     ]
 
 
-def _tables(shown: Mapping[str, Any], objectives: Sequence[str]) -> list[dict[str, Any]]:
-    first, second = objectives
+def tables_of(shown: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the tables of a result: the front, what each way comes to, what choosing brings."""
+    first, second = objectives = list(shown["reference_point"])
     rows = [
         [
             point["way"],

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.steering_front import tables_of
 from steerward.models.source import POCKET, POCKET_POLICY, resolve_source
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,8 @@ def _section(name: str) -> str:
         return _pocket()
     if name == "pocket_policy":
         return _pocket_policy()
+    if name == "steering_front":
+        return _steering_front()
     return _benchmark() if name == "benchmark" else _measured(name)
 
 
@@ -80,6 +83,24 @@ def _pocket_policy() -> str:
         f"{last['characters']:.0f} characters on average; the rank correlation of verbosity and "
         f"its weight over {len(ends)} directions is {correlation:.2f}.\n"
     )
+
+
+def _steering_front() -> str:
+    """Return what the policy in the package was measured to do when it was made."""
+    folder = resolve_source(POCKET_POLICY)
+    report = json.loads((folder / "report.json").read_text())
+    front = report["front"]
+    picture = Path("..") / folder.relative_to(ROOT) / "steering.png"
+    lines = [
+        f"pocket-policy with the rewards of pocket, {front['num_prompts']} prompts of the test "
+        "split; rewards in standard deviations of the reward model's reference, intervals by "
+        f"resampling prompts. `{report['command']}`\n",
+        f"![What directions do]({picture})\n",
+    ]
+    for table in tables_of(front):
+        title = table["title"][0].upper() + table["title"][1:]
+        lines.append(f"{title}:\n\n{_table(table['columns'], table['rows'])}")
+    return "\n".join(lines)
 
 
 def _benchmark() -> str:
