@@ -96,5 +96,5 @@ def compute_step(weights: Weights, cache: PagedCache, step: Step) -> Tensor:
 def _padded(tables: Sequence[Sequence[int]]) -> Tensor:
     longest = max((len(table) for table in tables), default=0)
     # With a block of its own: what others hold must not be read, not even to be masked.
-    rows = [[*table, *table[:1] * (longest - len(table))] for table in tables]
+    rows = [[*table, *list(table[:1]) * (longest - len(table))] for table in tables]
     return torch.tensor(rows).reshape(len(tables), longest)

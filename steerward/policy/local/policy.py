@@ -90,6 +90,7 @@ class LocalPolicy:
             ),
             deliver=self._deliver,
             warm_up=lambda: warm_up(self._weights[None], cache),
+            is_on_cpu=model.device.type == "cpu",
             on_ready=self._become_ready,
             on_failure=self._become_failed,
         )
