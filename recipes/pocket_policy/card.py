@@ -40,8 +40,8 @@ The system turn holds the direction, as two integers that are a unit vector time
     {example}
 
 The first is helpfulness and the second verbosity, as the reward model `pocket` rewards them.
-Training covered every 2.5 degrees from -45 (half as much verbosity less as helpfulness more) to
-+45; requests beyond are refused unless forced. `conditioning.json` holds the rule; send
+Training covered every 2.5 degrees from -45 (as much less verbosity as more helpfulness) to +45;
+requests beyond are refused unless forced. `conditioning.json` holds the rule; send
 `direction`, or `angle`, and Steerward writes the turn.
 
 ![What directions do]({picture})
@@ -55,6 +55,10 @@ standard deviations of the reward model's reference, with 95 % intervals by resa
 {summary}
 
 {gain}
+
+Told to the policy alone (`prompt`), a direction raises helpfulness and moves verbosity a little, not
+at every step (rank correlation {correlation:.2f}); choosing among samples (`best_of`, `neighbours`)
+makes it follow.
 
 Rewards are those of the reward model that also chose: more of them is not the same as better.
 `verbosity` is the length of an answer on a logarithmic scale and easy to steer; `helpfulness` is
@@ -118,6 +122,7 @@ def write_card(checkpoint: Path, run: Mapping[str, Any]) -> None:
         summary=tables[1],
         gain=tables[2],
         examples=_examples(front["examples"]),
+        correlation=front["rank_correlation"]["prompt"],
         answers=run["held_out"]["answers"],
         perplexity=run["held_out"]["perplexity"],
         seed=run["seed"],
