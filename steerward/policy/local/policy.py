@@ -25,6 +25,7 @@ from steerward.policy.local.generation import LocalGeneration
 from steerward.policy.local.model import Weights
 from steerward.policy.local.sequence import Job
 from steerward.policy.local.text import TokenTexts
+from steerward.policy.local.threads import use_threads_for
 from steerward.policy.local.warm_up import warm_up
 from steerward.policy.local.worker import Delivery, Worker
 from steerward.protocol.conditioning import ConditioningRule
@@ -89,8 +90,8 @@ class LocalPolicy:
                 max_step_tokens=_STEP_TOKENS[model.device.type],
             ),
             deliver=self._deliver,
+            begin=self._prepare_thread,
             warm_up=lambda: warm_up(self._weights[None], cache),
-            is_on_cpu=model.device.type == "cpu",
             on_ready=self._become_ready,
             on_failure=self._become_failed,
         )
@@ -360,6 +361,10 @@ class LocalPolicy:
             if generation.is_complete:
                 del self._generations[job]
                 self._give_back(job.weights)
+
+    def _prepare_thread(self) -> None:
+        if self._weights[None].model.device.type == "cpu":
+            use_threads_for(self._checkpoint.num_parameters)
 
     def _become_ready(self) -> None:
         if self._state == "starting":

@@ -12,7 +12,6 @@ from typing import TypeVar
 from steerward.policy.generation import Piece
 from steerward.policy.local.decoder import Decoder
 from steerward.policy.local.sequence import Job, SharedPrompt
-from steerward.policy.local.threads import use_faster_number
 from steerward.protocol.errors import EngineFailure, NotReady, SteerwardError
 
 logger = logging.getLogger(__name__)
@@ -35,9 +34,9 @@ class Worker:
     Args:
         decoder: Used by this thread only.
         deliver: Takes what each step gave; called in this thread.
-        warm_up: Draws some tokens; called in this thread before anything else, and after a step
+        begin: Called in this thread before anything else.
+        warm_up: Draws some tokens; called in this thread before anyone asks for some, and after a step
             that failed.
-        is_on_cpu: Whether the steps share the processor with everything else.
         on_ready: Called when it has done so.
         on_failure: Called with the reason if it failed, and when the thread ends for one.
     """
@@ -47,15 +46,15 @@ class Worker:
         decoder: Decoder,
         *,
         deliver: Callable[[Delivery], None],
+        begin: Callable[[], None],
         warm_up: Callable[[], None],
-        is_on_cpu: bool,
         on_ready: Callable[[], None],
         on_failure: Callable[[str], None],
     ) -> None:
         self._decoder = decoder
         self._deliver = deliver
+        self._begin = begin
         self._warm_up = warm_up
-        self._is_on_cpu = is_on_cpu
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._changed = threading.Condition()
@@ -136,11 +135,10 @@ class Worker:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        self._begin()
         if (reason := self._why_not_well()) is not None:
             self._end(f"the policy did not warm up: {reason}")
             return
-        if self._is_on_cpu:
-            logger.info("steps run on %d threads", use_faster_number(self._warm_up))
         self._on_ready()
         while self._take():
             self._make_calls()

@@ -1,31 +1,30 @@
 from __future__ import annotations
 
 import threading
-import time
 
+import pytest
 import torch
 
-from steerward.policy.local.threads import use_faster_number
+from steerward.policy.local.threads import use_threads_for
+
+EVERY = torch.get_num_threads()
 
 
-def test_the_faster_number_is_used_here_and_nowhere_else() -> None:
-    every = torch.get_num_threads()
-    seen: list[tuple[int, int]] = []
-
-    def steps() -> None:
-        # As if every further thread had to be waited for.
-        time.sleep(0.001 * torch.get_num_threads())
+@pytest.mark.parametrize(("num_parameters", "count"), [(5_000_000, 1), (7_000_000_000, EVERY)])
+def test_the_number_is_of_this_thread_and_of_no_other(num_parameters: int, count: int) -> None:
+    seen: list[int] = []
 
     def run() -> None:
-        seen.append((use_faster_number(steps), torch.get_num_threads()))
+        seen.append(use_threads_for(num_parameters))
+        seen.append(torch.get_num_threads())
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert seen == [(1, 1)]
+    assert seen == [count, count]
     others: list[int] = []
     later = threading.Thread(target=lambda: others.append(torch.get_num_threads()))
     later.start()
     later.join()
-    assert others == [every]
-    assert torch.get_num_threads() == every
+    assert others == [EVERY]
+    assert torch.get_num_threads() == EVERY
