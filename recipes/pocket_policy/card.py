@@ -56,9 +56,9 @@ standard deviations of the reward model's reference, with 95 % intervals by resa
 
 {gain}
 
-Told to the policy alone (`prompt`), a direction raises helpfulness and moves verbosity a little, not
-at every step (rank correlation {correlation:.2f}); choosing among samples (`best_of`, `neighbours`)
-makes it follow.
+Told to the policy alone (`prompt`), a direction raises helpfulness and moves verbosity a little,
+not at every step (rank correlation {correlation:.2f}); choosing among samples (`best_of`,
+`neighbours`) makes it follow.
 
 Rewards are those of the reward model that also chose: more of them is not the same as better.
 `verbosity` is the length of an answer on a logarithmic scale and easy to steer; `helpfulness` is

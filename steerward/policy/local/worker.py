@@ -35,8 +35,8 @@ class Worker:
         decoder: Used by this thread only.
         deliver: Takes what each step gave; called in this thread.
         begin: Called in this thread before anything else.
-        warm_up: Draws some tokens; called in this thread before anyone asks for some, and after a step
-            that failed.
+        warm_up: Draws some tokens; called in this thread before anyone asks for some, and after
+            a step that failed.
         on_ready: Called when it has done so.
         on_failure: Called with the reason if it failed, and when the thread ends for one.
     """
