@@ -39,7 +39,7 @@ def standardised(rewards_NM: Floats, groups_N: Sequence[str] | None = None) -> F
         own = rewards_NM[groups == group]
         spread_M = own.std(axis=0)
         if not (spread_M > 0).all():
-            place = f" in group {group!r}" if group else ""
+            place = f" in group {str(group)!r}" if group else ""
             raise ValueError(
                 f"objective {int(spread_M.argmin())} has one reward for all completions{place}"
             )
