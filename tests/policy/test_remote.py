@@ -214,7 +214,7 @@ def held(policy: LocalPolicy, *, after: int = 0) -> Iterator[threading.Event]:
             is_held.set()
             release.wait(30.0)
 
-    hook = policy._weights[None].model.register_forward_pre_hook(hold)
+    hook = policy._weights.own.model.register_forward_pre_hook(hold)
     try:
         yield is_held
     finally:

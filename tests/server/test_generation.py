@@ -85,7 +85,7 @@ def held(app: FastAPI, *, after: int) -> Iterator[threading.Event]:
             is_held.set()
             release.wait(30.0)
 
-    hook = policy_of(app)._weights[None].model.register_forward_pre_hook(hold)
+    hook = policy_of(app)._weights.own.model.register_forward_pre_hook(hold)
     try:
         yield is_held
     finally:
@@ -345,7 +345,7 @@ async def test_failed_step_is_an_error_and_no_text(app: FastAPI, client: httpx.A
         if next(broken, False):
             raise RuntimeError("out of memory")
 
-    hook = policy_of(app)._weights[None].model.register_forward_pre_hook(break_once)
+    hook = policy_of(app)._weights.own.model.register_forward_pre_hook(break_once)
     status, error = await refused(client, stream=True)
     assert (status, error["code"]) == (500, "engine_failure")
     hook.remove()

@@ -6,9 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import logging
-import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,26 +14,24 @@ from typing import Literal
 
 from steerward.models.source import resolve_source
 from steerward.policy.generation import GenerationRequest, Prompt
-from steerward.policy.local.adapters import Adapters
 from steerward.policy.local.assembly import Assembly
-from steerward.policy.local.cache import BLOCK_TOKENS, CacheShape, PagedCache
+from steerward.policy.local.cache import CacheShape, PagedCache
+from steerward.policy.local.capacity import num_blocks, within_cache
 from steerward.policy.local.checkpoint import LocalCheckpoint, load_weights, num_parameters
 from steerward.policy.local.decoder import Decoder
 from steerward.policy.local.generation import LocalGeneration
 from steerward.policy.local.model import Weights
 from steerward.policy.local.sequence import Job
+from steerward.policy.local.served_weights import ServedWeights, check_takes_over
 from steerward.policy.local.text import TokenTexts
 from steerward.policy.local.threads import use_threads_for
 from steerward.policy.local.warm_up import warm_up
 from steerward.policy.local.worker import Delivery, Worker
 from steerward.protocol.conditioning import ConditioningRule
 from steerward.protocol.errors import (
-    CheckpointRefused,
     InputTooLong,
-    NotFound,
     NotReady,
     Overloaded,
-    brief,
 )
 from steerward.protocol.policies import PolicyCard
 
@@ -74,13 +70,12 @@ class LocalPolicy:
     ) -> None:
         self._name = name
         self._max_waiting = max_waiting
-        self._weights: dict[str | None, Weights] = {None: checkpoint.weights}
         model = checkpoint.weights.model
-        self._shape = CacheShape.of(model.config, model.dtype)
-        checkpoint = _within_cache(checkpoint, self._shape, cache_bytes, name=name)
+        shape = CacheShape.of(model.config, model.dtype)
+        checkpoint = within_cache(checkpoint, shape, cache_bytes, name=name)
         self._checkpoint = checkpoint
-        num_blocks = _num_blocks(checkpoint, self._shape, max_running, cache_bytes)
-        cache = PagedCache(self._shape, num_blocks=num_blocks, device=model.device)
+        blocks = num_blocks(checkpoint, shape, max_running, cache_bytes)
+        cache = PagedCache(shape, num_blocks=blocks, device=model.device)
         self._assembly = Assembly(checkpoint)
         self._worker = Worker(
             Decoder(
@@ -91,16 +86,11 @@ class LocalPolicy:
             ),
             deliver=self._deliver,
             begin=self._prepare_thread,
-            warm_up=lambda: warm_up(self._weights[None], cache),
+            warm_up=lambda: warm_up(self._weights.own, cache),
             on_ready=self._become_ready,
             on_failure=self._become_failed,
         )
-        self._adapters = Adapters()
-        # Only one thread at a time changes what is served.
-        self._changing = threading.Lock()
-        # Requests that run with weights, from before they are encoded.
-        self._users: Counter[Weights] = Counter()
-        self._counting = threading.Lock()
+        self._weights = ServedWeights(checkpoint.weights, name=name, run=self._worker.run)
         self._encoding = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="policy-tokenizer")
         self._generations: dict[Job, LocalGeneration] = {}
@@ -118,7 +108,7 @@ class LocalPolicy:
     @property
     def adapters(self) -> Sequence[str]:
         """Names of its adapters."""
-        return [name for name in self._weights if name is not None]
+        return self._weights.adapters
 
     @property
     def rule(self) -> ConditioningRule | None:
@@ -137,7 +127,7 @@ class LocalPolicy:
 
     def card(self, adapter: str | None = None) -> PolicyCard:
         """Return what clients may know of it."""
-        weights, load = self._weights_of(adapter), self._worker.load
+        weights, load = self._weights.of(adapter), self._worker.load
         model = weights.model
         return PolicyCard(
             id=adapter or self._name,
@@ -174,13 +164,13 @@ class LocalPolicy:
         timeout_s = request.deadline - time.perf_counter()
         num_samples = len(request.prompts)
         self._admit(num_samples)
-        weights = self._take_weights(request.adapter)
+        weights = self._weights.take(request.adapter)
         try:
             ids = await self._encode(request.prompts)
             self._admit(num_samples)
             return self._start(request, weights, ids, timeout_s=timeout_s)
         except BaseException:
-            self._give_back(weights)
+            self._weights.give_back(weights)
             raise
 
     async def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -225,18 +215,14 @@ class LocalPolicy:
         Raises:
             CheckpointRefused: If the weights do not fit the tokenizer, or do not load.
         """
-        old = self._weights[None]
+        old, checkpoint = self._weights.own, self._checkpoint
         dtype = str(old.model.dtype).removeprefix("torch.")
         new = load_weights(resolve_source(str(folder)), device=old.model.device, dtype=dtype)
-        self._check_fits(new, folder)
-        with self._changing:
-            checkpoint = dataclasses.replace(
-                self._checkpoint, weights=new, num_parameters=num_parameters(new.model)
-            )
-            self._assembly, self._adapters = Assembly(checkpoint), Adapters()
-            self._checkpoint = checkpoint
-            # One assignment: a request sees all of the old or all of the new.
-            self._weights = {None: new}
+        check_takes_over(new, old, folder=folder, max_positions=checkpoint.max_positions)
+        count = num_parameters(new.model)
+        self._checkpoint = dataclasses.replace(checkpoint, weights=new, num_parameters=count)
+        self._assembly = Assembly(self._checkpoint)
+        self._weights.replace(new)
         logger.info("%s: weights %s take over from %s", self._name, new.version, old.version)
         return new.version
 
@@ -250,16 +236,7 @@ class LocalPolicy:
         Raises:
             CheckpointRefused: If the adapter does not fit the weights.
         """
-        if name == self._name:
-            raise CheckpointRefused(f"{name!r} is the policy itself; give the adapter another name")
-        with self._changing:
-            base, adapters = self._weights[None], self._adapters
-            # In the device thread, between two steps: it changes the model that runs there.
-            adapted = self._worker.run(lambda: adapters.add(base, name, Path(folder)))
-            self._weights = {**self._weights, name: adapted}
-            # Nobody can take it up any more, so who uses it now is known.
-            self._worker.run(lambda: adapters.take_out_retired(self._in_use()))
-        return adapted.version
+        return self._weights.add_adapter(name, Path(folder)).version
 
     def begin_drain(self) -> None:
         """Take no more requests; those in flight are finished."""
@@ -271,22 +248,6 @@ class LocalPolicy:
         self._state, self._reason = "stopped", "the server has stopped"
         self._worker.close(self._reason, timeout_s=10.0)
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _take_weights(self, adapter: str | None) -> Weights:
-        with self._counting:
-            weights = self._weights_of(adapter)
-            self._users[weights] += 1
-            return weights
-
-    def _give_back(self, weights: Weights) -> None:
-        with self._counting:
-            self._users[weights] -= 1
-            if not self._users[weights]:
-                del self._users[weights]
-
-    def _in_use(self) -> set[Weights]:
-        with self._counting:
-            return set(self._users)
 
     def _fingerprint(self, weights: Weights) -> str:
         """Return a name for all that may change what a seed gives."""
@@ -312,39 +273,9 @@ class LocalPolicy:
                 retry_after_s=1.0,
             )
 
-    def _weights_of(self, adapter: str | None) -> Weights:
-        weights = self._weights.get(adapter)
-        if weights is None:
-            known = ", ".join(self.adapters) or "none"
-            raise NotFound(
-                f"{self._name} has no adapter {brief(str(adapter))!r}; known: {known}",
-                param="model",
-            )
-        return weights
-
-    def _check_fits(self, weights: Weights, folder: str | Path) -> None:
-        model, old = weights.model, self._weights[None].model
-        served = self._checkpoint.max_positions
-        if weights.max_positions < served:
-            raise CheckpointRefused(
-                f"the weights in {folder} reach {weights.max_positions:,} positions, requests may "
-                f"have {served:,}; serve them as a policy of their own"
-            )
-        if CacheShape.of(model.config, model.dtype) != self._shape:
-            raise CheckpointRefused(
-                f"the weights in {folder} have other layers than those they would take over from; "
-                "serve them as a policy of their own"
-            )
-        sizes = [m.get_input_embeddings().weight.shape[0] for m in (model, old)]  # pyright: ignore
-        if sizes[0] != sizes[1]:
-            raise CheckpointRefused(
-                f"the weights in {folder} embed {sizes[0]} tokens, the tokenizer that is served "
-                f"goes with {sizes[1]}; serve them as a policy of their own"
-            )
-
     def _cancel(self, job: Job) -> None:
         if self._generations.pop(job, None) is not None:
-            self._give_back(job.weights)
+            self._weights.give_back(job.weights)
             self._worker.cancel(job)
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -360,10 +291,10 @@ class LocalPolicy:
             generation.put(result)
             if generation.is_complete:
                 del self._generations[job]
-                self._give_back(job.weights)
+                self._weights.give_back(job.weights)
 
     def _prepare_thread(self) -> None:
-        if self._weights[None].model.device.type == "cpu":
+        if self._weights.own.model.device.type == "cpu":
             use_threads_for(self._checkpoint.num_parameters)
 
     def _become_ready(self) -> None:
@@ -376,38 +307,3 @@ class LocalPolicy:
             self._state, self._reason = "failed", reason
         if not self._warm.done():
             self._warm.set_exception(NotReady(reason))
-
-
-def _within_cache(
-    checkpoint: LocalCheckpoint, shape: CacheShape, cache_bytes: int, *, name: str
-) -> LocalCheckpoint:
-    """Return the checkpoint with its length limited to what the memory holds for one sequence."""
-    # One block is kept for the sample that begins beside it.
-    affordable = (cache_bytes // (shape.bytes_per_token * BLOCK_TOKENS) - 1) * BLOCK_TOKENS
-    if affordable >= checkpoint.max_positions:
-        return checkpoint
-    needed = shape.bytes_per_token * (checkpoint.max_positions + 2 * BLOCK_TOKENS)
-    if affordable < BLOCK_TOKENS:
-        raise CheckpointRefused(
-            f"{cache_bytes:,} bytes hold no keys and values to speak of; all "
-            f"{checkpoint.max_positions:,} positions of {name} need --policy-cache-bytes {needed}"
-        )
-    logger.warning(
-        "%s takes up to %d tokens and not %d, since --policy-cache-bytes is %d; all of them need "
-        "%d",
-        name,
-        affordable,
-        checkpoint.max_positions,
-        cache_bytes,
-        needed,
-    )
-    return dataclasses.replace(checkpoint, max_positions=affordable)
-
-
-def _num_blocks(
-    checkpoint: LocalCheckpoint, shape: CacheShape, max_running: int, cache_bytes: int
-) -> int:
-    """Return the blocks that the memory gives, and no more than the places could ever use."""
-    most = -(-checkpoint.max_positions // BLOCK_TOKENS) + 1
-    affordable = cache_bytes // (shape.bytes_per_token * BLOCK_TOKENS)
-    return min(affordable, most * max_running + 1)
