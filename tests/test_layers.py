@@ -27,8 +27,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Both load checkpoints and write conversations by their templates.
     "policy": {"models", "protocol", "config", "metrics", "logs"},
     "training": {"models", "gating", "kernels", "protocol", "logs", "config"},
-    "server": {"engine", "policy", "protocol", "config", "metrics", "logs"},
-    "cli": {"protocol", "config", "logs", "engine", "models", "server", "training"},
+    # Starts training as a process, and knows policies and reward models as ports only.
+    "jobs": {"clients", "protocol", "config", "logs"},
+    "server": {"engine", "policy", "jobs", "protocol", "config", "metrics", "logs"},
+    "cli": {
+        *("protocol", "config", "logs", "engine", "models", "server", "training", "jobs"),
+        "clients",
+    },
     "__init__": {"clients"},
     "__main__": {"cli"},
 }
@@ -48,6 +53,7 @@ NEVER: dict[str, set[str]] = {
     "engine": {*_WEB, *_TRAINERS, "httpx"},
     "policy": {*_WEB, *_TRAINERS},
     "training": _WEB,
+    "jobs": {*_HEAVY, *_WEB, *_TRAINERS},
     "server": {*_HEAVY, *_TRAINERS},
 }
 

@@ -1,0 +1,1 @@
+"""Rejection-sampling fine-tuning: sample, score, select, fine-tune, swap, repeat."""

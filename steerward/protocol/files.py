@@ -1,0 +1,44 @@
+"""Uploaded files on the wire: OpenAI's file object, and what a row of each kind must be."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from steerward.protocol.wire import AnswerModel
+
+FilePurpose = Literal["fine-tune", "fine-tune-results"]
+
+
+class FileObject(AnswerModel):
+    """A file that was uploaded, or that a job wrote."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    """Seconds since 1970."""
+    filename: str
+    purpose: FilePurpose
+    status: Literal["processed"] = "processed"
+    """Files are checked whole before they are kept."""
+    rows: int
+    """Lines of JSON in it."""
+    expires_at: int | None = None
+
+
+class FileList(AnswerModel):
+    """Answer of ``GET /v1/files``, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class FileDeleted(AnswerModel):
+    """Answer of ``DELETE /v1/files/{id}``."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
