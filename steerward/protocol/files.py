@@ -7,6 +7,8 @@ from typing import Literal
 from steerward.protocol.wire import AnswerModel
 
 FilePurpose = Literal["fine-tune", "fine-tune-results"]
+FileContents = Literal["prompts", "conversations", "samples"]
+"""Rows that end with a user turn, rows that end with the assistant's, or what a job sampled."""
 
 
 class FileObject(AnswerModel):
@@ -23,6 +25,8 @@ class FileObject(AnswerModel):
     """Files are checked whole before they are kept."""
     rows: int
     """Lines of JSON in it."""
+    holds: FileContents
+    """What all of its rows are."""
     expires_at: int | None = None
 
 
