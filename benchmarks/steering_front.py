@@ -31,6 +31,7 @@ from benchmarks.command import main, table
 from benchmarks.dialogues import QUESTIONS
 from benchmarks.front_plot import draw_front
 from benchmarks.served import Process
+from steerward.jobs.rsf.statistics import hypervolume
 
 PROMPT, BEST_OF, NEIGHBOURS, UNSTEERED = "prompt", "best_of", "neighbours", "unsteered"
 _MODES: Mapping[str, dict[str, Any]] = {
@@ -210,16 +211,6 @@ def _correlations(means: Mapping[tuple[str, int | None], Any]) -> dict[str, floa
         weights = np.sin(np.radians(ANGLES))
         found[way] = float(spearmanr(weights, rewards).statistic)  # pyright: ignore
     return found
-
-
-def hypervolume(points: Sequence[Any], reference: Any) -> float:
-    """Return the area that points dominate above a reference, of two objectives."""
-    area, floor = 0.0, float(reference[1])
-    for first, second in sorted(((float(a), float(b)) for a, b in points), reverse=True):
-        if second > floor and first > reference[0]:
-            area += (first - float(reference[0])) * (second - floor)
-            floor = second
-    return area
 
 
 def _differences(

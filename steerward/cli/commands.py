@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from steerward.cli import job_settings
 from steerward.cli.options import add_options, read_options
 from steerward.config import ScoreFileConfig, ServeConfig, Settings
 from steerward.protocol.errors import SteerwardError
@@ -62,6 +63,41 @@ def _training(name: str, summary: str, schema: type[Settings]) -> Command:
     return Command(name, summary, schema, f"steerward.cli.training:run_{name}", extra="train")
 
 
+def _job(name: str, summary: str, schema: type[Settings]) -> Command:
+    return Command(name, summary, schema, f"steerward.cli.jobs:run_{name}")
+
+
+def _file(name: str, summary: str, schema: type[Settings]) -> Command:
+    return Command(name, summary, schema, f"steerward.cli.files:run_{name}")
+
+
+_JOBS = Command(
+    "jobs",
+    "fine-tune a policy of a running server, and watch it",
+    children=(
+        _job("create", "start a job from a file of prompts", job_settings.JobCreateConfig),
+        _job("list", "list jobs, newest first", job_settings.JobListConfig),
+        _job("show", "show a job and all its settings", job_settings.JobShowConfig),
+        _job("watch", "watch a job until it ends", job_settings.JobWatchConfig),
+        _job("events", "print what happened to a job", job_settings.JobEventsConfig),
+        _job("pause", "stop a job where it can go on", job_settings.JobPauseConfig),
+        _job("resume", "let a paused job go on", job_settings.JobResumeConfig),
+        _job("cancel", "end a job for good", job_settings.JobCancelConfig),
+        _job("samples", "download every sample of a job", job_settings.JobSamplesConfig),
+        _job("checkpoints", "list the weights it led to", job_settings.JobCheckpointsConfig),
+    ),
+)
+
+_FILES = Command(
+    "files",
+    "upload, list and delete files for fine-tuning",
+    children=(
+        _file("list", "list files, newest first", job_settings.FileListConfig),
+        _file("upload", "upload a file and print its id", job_settings.FileUploadConfig),
+        _file("delete", "delete a file", job_settings.FileDeleteConfig),
+    ),
+)
+
 COMMANDS: Sequence[Command] = (
     Command(
         "serve",
@@ -91,4 +127,6 @@ COMMANDS: Sequence[Command] = (
             ),
         ),
     ),
+    _JOBS,
+    _FILES,
 )

@@ -14,6 +14,7 @@ _EPILOG = """
 First steps:
   steerward serve                         serve the models that ship with the package
   steerward score in.jsonl out.jsonl      score a file without a server
+  steerward jobs create prompts.jsonl     fine-tune a policy of the running server
   steerward COMMAND --help                what a command does, with examples
 """
 

@@ -13,7 +13,11 @@ from pydantic import ValidationError
 
 from steerward.policy.generation import Prompt
 from steerward.policy.steering_types import SteeringRequest
-from steerward.protocol.conditioning import Conditioning, ConditioningRule
+from steerward.protocol.conditioning import (
+    Conditioning,
+    ConditioningRule,
+    conditioned_turns,
+)
 from steerward.protocol.directions import PreferenceDirection
 from steerward.protocol.errors import InvalidDirection, InvalidRequest, UnknownObjective, brief
 from steerward.protocol.items import TextItem
@@ -159,12 +163,7 @@ class Case:
 
 def conditioned(prompt: Prompt, system: str) -> Prompt:
     """Return messages with a text as their system turn, in front of the one that they have."""
-    turns = prompt.messages
-    if turns and turns[0]["role"] == "system":
-        own = turns[0]["content"]
-        system = f"{system}\n\n{own}" if own.strip() else system
-        turns = turns[1:]
-    return Prompt(messages=({"role": "system", "content": system}, *turns))
+    return Prompt(messages=conditioned_turns(prompt.messages, system))
 
 
 def _refuse_doubles(names: Mapping[str, str | None]) -> None:

@@ -8,7 +8,7 @@ and how far from its axis the policy was trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -102,6 +102,10 @@ class ConditioningRule(BaseModel):
         cosine = sum(axis.get(name, 0.0) * value for name, value in own.items())
         return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 
+    def allows(self, direction: PreferenceDirection) -> bool:
+        """Return whether a direction lies inside the cone that the policy was trained in."""
+        return abs(self.angle_deg(direction)) <= self.cone_deg + _TOLERANCE_DEG
+
     def at_angle(self, angle_deg: float, *, param: str = "angle") -> PreferenceDirection:
         """Return the direction at an angle from the first objective towards the second.
 
@@ -129,7 +133,7 @@ class ConditioningRule(BaseModel):
         """
         own = self._own(direction)
         angle = self.angle_deg(direction)
-        if abs(angle) > self.cone_deg + _TOLERANCE_DEG and not force:
+        if not self.allows(direction) and not force:
             raise InvalidDirection(
                 f"the direction is {abs(angle):.1f} degrees from the axis of the rule "
                 f"{self.name!r}, limit {self.cone_deg:g}: the policy was not trained there; turn "
@@ -168,6 +172,17 @@ class ConditioningRule(BaseModel):
             f"{angle_deg:.1f} degrees is outside of what training is known to have covered, "
             f"{low:g} to {high:g}",
         )
+
+
+def conditioned_turns(
+    turns: Sequence[Mapping[str, str]], system: str
+) -> tuple[Mapping[str, str], ...]:
+    """Return turns with a text as their system turn, in front of the one that they have."""
+    if turns and turns[0]["role"] == "system":
+        own = turns[0]["content"]
+        system = f"{system}\n\n{own}" if own.strip() else system
+        turns = turns[1:]
+    return ({"role": "system", "content": system}, *turns)
 
 
 DPA_V1 = ConditioningRule(

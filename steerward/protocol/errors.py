@@ -159,6 +159,19 @@ class DatasetRefused(SteerwardError):
     code = "dataset_refused"
 
 
+class TrainingFailed(SteerwardError):
+    """The process that fine-tunes ended without weights; the reason and its log are named."""
+
+    code = "training_failed"
+
+
+class StorageFull(SteerwardError):
+    """No room is left on the disk that was to be written to."""
+
+    code = "storage_full"
+    status = 507
+
+
 class ErrorDetail(BaseModel):
     """What went wrong, in OpenAI's shape."""
 

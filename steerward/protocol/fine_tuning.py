@@ -76,6 +76,8 @@ class IterationProgress(AnswerModel):
     """Completions drawn."""
     accepted: int = 0
     """Of these, selected for fine-tuning."""
+    sampled_tokens: int = 0
+    trained_tokens: int = 0
     rewards: dict[str, float] = {}
     """Mean reward of the sampled completions, by objective of the directions."""
     selected_rewards: dict[str, float] = {}
@@ -201,3 +203,11 @@ class JobCheckpointList(AnswerModel):
     has_more: bool
     first_id: str | None
     last_id: str | None
+
+
+class ModelDeleted(AnswerModel):
+    """Answer of ``DELETE /v1/models/{model}``."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True

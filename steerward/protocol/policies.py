@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from steerward.protocol.conditioning import ConditioningRule
-from steerward.protocol.wire import AnswerModel
+from steerward.protocol.wire import AnswerModel, RequestModel, Text
 
 Steering = Literal["auto", "prompt", "best_of", "neighbours"]
 
@@ -20,7 +22,7 @@ class PolicyCard(AnswerModel):
     owned_by: str = "steerward"
     kind: Literal["policy"] = "policy"
     parent: str | None = None
-    """Of an adapter: the policy that it adapts."""
+    """Of a variant: the policy that it is served beside."""
     conditioning: ConditioningRule | None
     """How it reads a direction; None if it was not trained to."""
     steering: list[Steering] = []
@@ -38,3 +40,15 @@ class PolicyCard(AnswerModel):
     """Completions that are being drawn now."""
     waiting: int
     """Completions that wait for a place."""
+
+
+class LoadRequest(RequestModel):
+    """Body of ``POST /v1/models``."""
+
+    id: Annotated[Text, Field(min_length=1, max_length=256, pattern=r"^[\w.:@/-]+$")]
+    """Name to serve the weights under; one that is served so already gets these."""
+    parent: Text | None = None
+    """Policy that they are weights or an adapter of; may be left out where there is only one."""
+    path: Annotated[Text, Field(min_length=1, max_length=4096)]
+    """Folder on the server's machine: a checkpoint of the same shape as the policy's, or a LoRA
+    adapter."""

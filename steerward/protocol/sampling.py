@@ -96,7 +96,7 @@ class SampledRequest(RequestModel):
     """How completions are drawn and steered, whatever they go on from."""
 
     model: Text | None = None
-    """Name of a policy of this server or of one of its adapters; may be left out where there is
+    """Name of a policy of this server or of one of its variants; may be left out where there is
     only one."""
     n: Annotated[int, Field(ge=1, le=MAX_COMPLETIONS)] | None = None
     """Completions to return. Default: 1."""

@@ -30,7 +30,7 @@ class RequestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _has_few_keys(cls, value: object) -> object:
-        if num_keys(value) > _MOST_KEYS:
+        if num_keys(value) > max(_MOST_KEYS, len(cls.model_fields)):
             known = ", ".join(cls.model_fields)
             raise ValueError(
                 f"{num_keys(value):,} keys; the known ones are {known}; remove the others"

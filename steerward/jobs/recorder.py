@@ -1,0 +1,142 @@
+"""Writes what a running job tells into the store, in order and without holding the job up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from steerward.jobs.leases import LeaseLost
+from steerward.jobs.records import JobRecord
+from steerward.jobs.store import JobStore
+from steerward.protocol.fine_tuning import EventLevel, EventType, IterationProgress, JobProgress
+
+logger = logging.getLogger(__name__)
+
+# Progress changes many times a second; people look less often.
+_LEAST_PAUSE_S = 0.5
+
+
+class Recorder:
+    """The observer of a job; an async context manager.
+
+    Args:
+        store: Where it writes.
+        record: Of the job.
+        owner: That holds its lease; when it is lost, nothing more is written.
+    """
+
+    def __init__(self, store: JobStore, record: JobRecord, owner: str) -> None:
+        self._store = store
+        self._record = record
+        self._owner = owner
+        # One thread keeps the order.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="job-recorder")
+        self._latest: JobProgress | None = None
+        self._saved_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.flush()
+        self._pool.shutdown(wait=False)
+
+    def progress(self, progress: JobProgress) -> None:
+        """Take note of where the job is; written twice a second at most."""
+        before, self._latest = self._latest, progress
+        is_new_step = before is None or before.step != progress.step
+        if is_new_step or time.monotonic() - self._saved_at >= _LEAST_PAUSE_S:
+            self._saved_at = time.monotonic()
+            self._write(self._save, progress)
+
+    def event(
+        self,
+        message: str,
+        *,
+        level: EventLevel = "info",
+        type: EventType = "message",
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take note of something that happened."""
+
+        def add() -> None:
+            self._store.add_event(
+                self._record.id,
+                message,
+                level=level,
+                type=type,
+                data=None if data is None else dict(data),
+            )
+
+        self._write(add)
+
+    def published(self, iteration: IterationProgress, folder: Path, weight_version: str) -> None:
+        """Take note that the policy of an iteration is served."""
+        metrics = {
+            "train_loss": iteration.loss,
+            "kl": iteration.kl,
+            "direction_score": iteration.direction_score,
+        }
+
+        def add() -> None:
+            self._store.add_checkpoint(
+                self._record.id,
+                folder=str(folder),
+                step_number=iteration.iteration,
+                metrics=metrics,
+                weight_version=weight_version,
+            )
+
+        self._write(add)
+
+    async def flush(self) -> None:
+        """Wait until everything is written."""
+        if self._latest is not None:
+            self._write(self._save, self._latest)
+        await asyncio.get_running_loop().run_in_executor(self._pool, lambda: None)
+
+    def _write(self, function: Callable[..., None], *arguments: Any) -> None:
+        def run() -> None:
+            try:
+                function(*arguments)
+            except LeaseLost:
+                return  # The runner finds out by itself.
+            # What is told of a job must not end it.
+            except Exception as error:
+                logger.error("progress of %s was not written", self._record.id, exc_info=error)
+
+        self._pool.submit(run)
+
+    def _save(self, progress: JobProgress) -> None:
+        self._store.save_progress(
+            self._record.id,
+            self._owner,
+            progress,
+            estimated_finish=estimated_finish(progress, now=time.time()),
+        )
+
+
+def estimated_finish(progress: JobProgress, *, now: float) -> int | None:
+    """Return when a job may be done, in seconds since 1970: iterations take alike.
+
+    None before the first iteration is done.
+    """
+    whole = [one for one in progress.history if one.iteration >= 1 and "swap" in one.seconds]
+    if not whole or progress.step == "done":
+        return None
+    mean_s = sum(sum(one.seconds.values()) for one in whole) / len(whole)
+    current = next((o for o in progress.history if o.iteration == progress.iteration), None)
+    spent_s = sum(current.seconds.values()) if current and current not in whole else 0.0
+    left_s = (progress.iterations - len(whole)) * mean_s - spent_s
+    return round(now + max(0.0, left_s))

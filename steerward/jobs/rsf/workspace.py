@@ -1,0 +1,124 @@
+"""The folder of a job: one folder an iteration, one file a completed step.
+
+A step is done when its file is there under its final name, and not before: everything is written
+under another name, made durable, and renamed. What a killed step left behind is written again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from steerward.protocol.fine_tuning import IterationProgress
+
+
+@dataclass(frozen=True, slots=True)
+class IterationFolder:
+    """Files of one iteration."""
+
+    path: Path
+
+    @property
+    def parts(self) -> Path:
+        """Samples with their rewards, block by block, while they are drawn."""
+        return self.path / "parts"
+
+    @property
+    def samples(self) -> Path:
+        """All samples, selected or why not."""
+        return self.path / "samples.parquet"
+
+    @property
+    def selected(self) -> Path:
+        """What the policy is fine-tuned on."""
+        return self.path / "selected.jsonl"
+
+    @property
+    def training(self) -> Path:
+        """What lets a killed training go on."""
+        return self.path / "training"
+
+    @property
+    def policy(self) -> Path:
+        """The policy that the iteration led to, or its adapter."""
+        return self.path / "policy"
+
+    @property
+    def evaluation_parts(self) -> Path:
+        """Answers to evaluation prompts, while they are drawn."""
+        return self.path / "evaluation-parts"
+
+    @property
+    def evaluation(self) -> Path:
+        """Answers to evaluation prompts."""
+        return self.path / "evaluation.parquet"
+
+    def save(self, progress: IterationProgress) -> None:
+        """Keep what is known of the iteration."""
+        write_whole(
+            self.path / "progress.json", lambda path: path.write_text(progress.model_dump_json())
+        )
+
+    def progress(self, iteration: int) -> IterationProgress:
+        """Return what is known of the iteration so far."""
+        path = self.path / "progress.json"
+        if not path.exists():
+            return IterationProgress(iteration=iteration)
+        return IterationProgress.model_validate_json(path.read_text())
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folder of a job."""
+
+    path: Path
+
+    def iteration(self, number: int) -> IterationFolder:
+        """Return the folder of an iteration, which exists then."""
+        folder = IterationFolder(self.path / f"iteration-{number:03d}")
+        folder.path.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def results(self) -> Path:
+        """Every sample, as JSON lines."""
+        return self.path / "results.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """A page with the fronts of all iterations."""
+        return self.path / "report.html"
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let a file appear under its name whole and durable, or not at all."""
+    building = path.with_name(f".{path.name}.{os.getpid()}.building")
+    try:
+        write(building)
+        with building.open("rb") as file:
+            os.fsync(file.fileno())
+        building.replace(path)
+    except BaseException:
+        building.unlink(missing_ok=True)
+        raise
+    _make_durable(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that nothing needs any more, so that no half of it can be taken for one."""
+    if not path.exists():
+        return
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.removed")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _make_durable(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
