@@ -27,7 +27,7 @@ CHECKED := steerward tests benchmarks recipes docs
 .NOTPARALLEL:
 
 setup: $(VENV)/.installed-dev
-install-server: $(VENV)/.installed-server
+install-server: $(VENV)/.installed-jobs
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -37,7 +37,8 @@ class Process:
 
     def __init__(self, command: Sequence[str], *, variables: Mapping[str, str]) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("STEERWARD_")}
-        environment |= variables
+        # What is measured must not go on with the jobs of whoever measures.
+        environment |= {"STEERWARD_JOBS": "false"} | dict(variables)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by stop)
         self._process = subprocess.Popen(
             command,

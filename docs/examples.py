@@ -69,7 +69,7 @@ def differs(expected: str, found: str, *, tolerance: float) -> bool:
 def served() -> Iterator[str]:
     """Run a server with the model that ships on a free port; give its address."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "steerward", "serve", "--port", "0", "--device", "cpu"],
+        [sys.executable, "-m", "steerward", "serve", "--port", "0", "--device", "cpu", "--no-jobs"],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -128,7 +128,8 @@ def _api() -> str:
 def _bodies(operation: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     if body := operation.get("requestBody"):
-        lines += [f"Body: {_kind(body['content']['application/json']['schema'])}", ""]
+        kinds = [_body(name, content) for name, content in body["content"].items()]
+        lines += [f"Body: {' or '.join(kinds)}", ""]
     lines += ["| status | answer |", "|---|---|"]
     for status, answer in operation["responses"].items():
         contents = answer.get("content", {})
@@ -137,6 +138,13 @@ def _bodies(operation: Mapping[str, Any]) -> list[str]:
         text = f"{described}: {kind}" if kind and described != "Successful Response" else kind
         lines.append(f"| {status} | {text or described} |")
     return [*lines, ""]
+
+
+def _body(media_type: str, content: Mapping[str, Any]) -> str:
+    if media_type == "application/json":
+        return _kind(content["schema"])
+    fields = ", ".join(f"`{name}`" for name in content["schema"]["properties"])
+    return f"`{media_type}` with {fields}"
 
 
 def _content(media_type: str, content: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from pathlib import Path
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The models here are tiny: a second thread costs more than it computes, in children too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Servers that tests start must not touch the jobs of whoever runs the tests.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="steerward-tests-")
 
 import pytest
 
