@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
@@ -25,11 +26,13 @@ from tests.sft_jobs import equal_tensors, sft_job, tensors
 pytestmark = pytest.mark.anyio
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "rsf"
-ONE_PROCESS = """\
+LAUNCHED = """\
 compute_environment: LOCAL_MACHINE
-distributed_type: 'NO'
+distributed_type: {kind}
 mixed_precision: 'no'
-num_processes: 1
+num_machines: 1
+num_processes: {processes}
+rdzv_backend: c10d
 use_cpu: true
 """
 # Fine-tunes as a server would, and tells who does it.
@@ -154,11 +157,41 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def write_launcher(folder: Path, *, processes: int) -> Path:
+    """Write a configuration that starts processes on the CPU."""
+    path = folder / "accelerate.yaml"
+    # Accelerate starts several of them on a CPU only by what it has for GPUs.
+    kind = "'NO'" if processes == 1 else "MULTI_GPU"
+    path.write_text(LAUNCHED.format(kind=kind, processes=processes))
+    return path
+
+
+async def test_two_processes_learn_what_one_does(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"kl_coef": 0.5, "learning_rate": 1e-3}
+    job = sft_job(tmp_path, base, **settings)
+    config = write_launcher(tmp_path, processes=2)
+    trainer = ProcessTrainer(job.training, accelerate_config=config)
+    workers: set[int] = set()
+
+    def count(*_: object) -> None:
+        for launcher in trainers_of(os.getpid()):
+            workers.update(trainers_of(launcher))
+
+    report = await trainer.train(work_of(job), count)
+    assert len(workers) == 2
+    monkeypatch.setenv("CI", "1")
+    expected = fine_tune(sft_job(tmp_path, base, name="alone", **settings), silent)
+    assert (report.steps, report.tokens) == (expected.steps, expected.tokens)
+    assert report.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert report.kl == pytest.approx(expected.kl, rel=1e-3)
+
+
 async def test_reason_comes_through_a_launcher(base: Path, tmp_path: Path) -> None:
     job = sft_job(tmp_path, base)
     job.data.write_text('{"messages": []}\n')
-    config = tmp_path / "accelerate.yaml"
-    config.write_text(ONE_PROCESS)
+    config = write_launcher(tmp_path, processes=1)
     trainer = ProcessTrainer(job.training, accelerate_config=config)
     with pytest.raises(TrainingFailed, match=r"DatasetRefused: .*row 1: messages: List") as raised:
         await trainer.train(work_of(job), silent)

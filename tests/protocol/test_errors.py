@@ -29,6 +29,8 @@ TABLE = {
     "DeadlineExceeded": ("deadline_exceeded", 504, True),
     "EngineFailure": ("engine_failure", 500, False),
     "NonFiniteScore": ("non_finite_score", 500, False),
+    "TrainingFailed": ("training_failed", 500, False),
+    "StorageFull": ("storage_full", 507, False),
 }
 
 
