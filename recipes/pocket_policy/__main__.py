@@ -21,6 +21,7 @@ from recipes.pocket_policy.held_out import held_out_perplexity
 from recipes.pocket_policy.labels import label_answers
 from recipes.pocket_policy.language import LEARNING_RATE, learn_language
 from recipes.pocket_policy.package import package
+from recipes.pocket_policy.preferred import prefer
 from recipes.pocket_policy.sampled import examples_of_samples, sample_and_score
 from recipes.pocket_policy.vocabulary import write_tokenizer
 from steerward import logs
@@ -96,7 +97,13 @@ def main() -> None:
         learning_rate=LEARNING_RATE / 2,
         seed=config.seed,
     )
-    checkpoint = package(directed, tokenizer, out=config.work / "pocket-policy")
+    checkpoint = prefer(
+        package(directed, tokenizer, out=config.work / "before-rsf"),
+        conversations,
+        prompts=str(config.data / "prompts" / "prompts.jsonl.gz"),
+        work=config.work,
+        seed=config.seed,
+    )
     measure(config, checkpoint, tokenizer)
     if config.ship:
         ship(checkpoint, POCKET_POLICY)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steerward.cli import job_settings
+from steerward.cli.evaluation_settings import BenchmarkConfig
 from steerward.cli.options import add_options, read_options
+from steerward.cli.rsf_settings import RsfConfig
 from steerward.config import ScoreFileConfig, ServeConfig, Settings
 from steerward.protocol.errors import SteerwardError
 from steerward.training import config as training
@@ -112,6 +114,12 @@ COMMANDS: Sequence[Command] = (
         "steerward.cli.serving:run_score",
     ),
     Command(
+        "evaluate",
+        "measure a reward model on a published benchmark",
+        BenchmarkConfig,
+        "steerward.cli.evaluation:run_evaluate",
+    ),
+    Command(
         "train",
         "train and measure a reward model, step by step",
         children=(
@@ -128,5 +136,12 @@ COMMANDS: Sequence[Command] = (
         ),
     ),
     _JOBS,
+    Command(
+        "rsf",
+        "run a fine-tuning loop here, with the models of a server",
+        RsfConfig,
+        "steerward.cli.rsf:run_rsf",
+        extra="jobs",
+    ),
     _FILES,
 )

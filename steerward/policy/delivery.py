@@ -1,15 +1,16 @@
 """From the samples of a generation to the choices that are returned, with their rewards.
 
 Two ways: `Streamed` passes pieces on as they come and adds rewards at the end, `Selected` waits
-for all samples and returns the best. Both score in one call.
+for all samples and returns the best. Both score in two calls at most: what has ended when half of
+the samples have is scored while the others are drawn, and only these are left to score at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
-from steerward.policy.case import Turns
 from steerward.policy.generation import FinishReason, Generation, Piece, TokenLogprob
 from steerward.policy.plan import Plan
 from steerward.policy.steering_types import Part, Ranking, Reward, RewardSource
@@ -36,6 +37,10 @@ def best(rewards: Sequence[Reward], num: int, *, by_direction: bool) -> list[int
     return sorted(range(len(known)), key=lambda index: -known[index])[:num]
 
 
+# One completion alone would not be worth a call of its own.
+_FEWEST_EARLY = 2
+
+
 class _Delivery:
     """What both ways have in common: the totals, the ranking, and the end.
 
@@ -58,7 +63,8 @@ class _Delivery:
         self._plan = plan
         self._source = source
         self._deadline = deadline
-        self._scoring: asyncio.Task[Ranking] | None = None
+        # Which samples each scores.
+        self._scorings: dict[asyncio.Task[Ranking], Sequence[int]] = {}
         self._is_closed = False
         num = len(plan.prompts)
         self._texts: list[list[str]] = [[] for _ in range(num)]
@@ -72,17 +78,28 @@ class _Delivery:
     async def aclose(self) -> None:
         """Give up what is not done, generation or scoring. May be called twice."""
         self._is_closed = True
-        scoring = self._scoring
-        if scoring is not None and not scoring.done():
+        for scoring in self._scorings:
             scoring.cancel()
-            await asyncio.wait([scoring])
-        await self._generation.aclose()
+        try:
+            await self._generation.aclose()
+        finally:
+            # Why one has failed interests nobody any more.
+            await asyncio.gather(*self._scorings, return_exceptions=True)
 
     def _record(self, piece: Piece) -> None:
         self.completion_tokens += piece.num_tokens
         self._texts[piece.index].append(piece.text)
         if piece.finish_reason is not None:
             self._finished[piece.index] = piece.finish_reason
+            # Not at once: more of them may have ended in the same step.
+            asyncio.get_running_loop().call_soon(self._score_early)
+
+    def _score_early(self) -> None:
+        """Score what has ended, once, if that is half of the samples and others go on."""
+        if self._plan.conversation is None or self._scorings or self._is_closed:
+            return
+        if max(_FEWEST_EARLY, len(self._texts) / 2) <= len(self._finished) < len(self._texts):
+            self._begin_scoring(sorted(self._finished))
 
     async def _rank(self) -> Ranking | None:
         """Return the ranking of all samples; None if everything was closed meanwhile."""
@@ -92,13 +109,8 @@ class _Delivery:
             raise EngineFailure(
                 f"the policy finished {len(self._finished)} of {len(self._texts)} completions"
             )
-        source, conversation = self._source, self._plan.conversation
-        assert source is not None
-        assert conversation is not None
-        completions = ["".join(texts) for texts in self._texts]
-        self._scoring = asyncio.create_task(self._score(source, conversation, completions))
         try:
-            self.ranking = await self._scoring
+            self.ranking = await self._ranking()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._is_closed and not (task is not None and task.cancelling()):
@@ -108,9 +120,33 @@ class _Delivery:
             raise self._explained(error) from error
         return self.ranking
 
-    async def _score(
-        self, source: RewardSource, conversation: Turns, completions: Sequence[str]
-    ) -> Ranking:
+    async def _ranking(self) -> Ranking:
+        every = range(len(self._texts))
+        is_early: set[int] = set()
+        for scoring, samples in self._scorings.items():
+            if scoring.done():
+                scoring.result()  # Where it failed, the rest need not be scored.
+            is_early.update(samples)
+        self._begin_scoring([sample for sample in every if sample not in is_early])
+        rankings = await asyncio.gather(*self._scorings)
+        if len({ranking.weight_version for ranking in rankings}) > 1:
+            # Another model has taken over in between, and its rewards are on no common scale.
+            return await self._begin_scoring(every)
+        rewards: dict[int, Reward] = {}
+        for samples, ranking in zip(self._scorings.values(), rankings, strict=True):
+            rewards.update(zip(samples, ranking.rewards, strict=True))
+        return replace(rankings[0], rewards=[rewards[sample] for sample in every])
+
+    def _begin_scoring(self, samples: Sequence[int]) -> asyncio.Task[Ranking]:
+        scoring = asyncio.create_task(self._score(samples))
+        self._scorings[scoring] = samples
+        return scoring
+
+    async def _score(self, samples: Sequence[int]) -> Ranking:
+        source, conversation = self._source, self._plan.conversation
+        assert source is not None
+        assert conversation is not None
+        completions = ["".join(self._texts[sample]) for sample in samples]
         ranking = await source.rank(
             conversation,
             completions,

@@ -49,8 +49,8 @@ class GenerationRequest:
     sampling: Sampling
     deadline: float
     """`time.perf_counter()` at which it is given up."""
-    adapter: str | None = None
-    """Name of one of the policy's adapters; None: the policy itself."""
+    variant: str | None = None
+    """Name of one of the policy's variants; None: the policy itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,11 @@ class Policy(Protocol):
         ...
 
     @property
-    def adapters(self) -> Sequence[str]:
-        """Names of its adapters, which are served as models of their own."""
+    def variants(self) -> Sequence[str]:
+        """Names of what is served beside the policy itself, as models of their own.
+
+        A variant is an adapter, or a whole set of weights of the same shape.
+        """
         ...
 
     @property
@@ -138,8 +141,12 @@ class Policy(Protocol):
         """Why requests are not taken; empty if they are."""
         ...
 
-    def card(self, adapter: str | None = None) -> PolicyCard:
-        """Return what clients may know of it, or of one of its adapters."""
+    def card(self, variant: str | None = None) -> PolicyCard:
+        """Return what clients may know of it, or of one of its variants.
+
+        Raises:
+            NotFound: If there is no such variant.
+        """
         ...
 
     def start(self) -> None:

@@ -64,7 +64,7 @@ class RemotePolicy:
         model: Its name there; None: the only one that the server lists.
         api_key: Sent as a bearer key.
         rule: How it reads a direction, if it was trained to.
-        adapters: Names of its adapters, there as here.
+        variants: Names of its variants, there as here.
         max_running: Completions to ask for at once; further ones wait here.
         max_waiting: Completions that may wait; more are refused.
         transport: Of httpx, to be used instead of the network.
@@ -81,14 +81,14 @@ class RemotePolicy:
         model: str | None = None,
         api_key: str | None = None,
         rule: ConditioningRule | None = None,
-        adapters: Sequence[str] = (),
+        variants: Sequence[str] = (),
         max_running: int = 256,
         max_waiting: int = 1024,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         address = server_address(url)
         self.name = name
-        self.adapters: Sequence[str] = tuple(adapters)
+        self.variants: Sequence[str] = tuple(variants)
         self.rule = rule
         self._wanted = model
         self._model: RemoteModel | None = None
@@ -127,12 +127,12 @@ class RemotePolicy:
         """Why requests are not taken; empty if they are."""
         return "" if self.is_ready else self._reason
 
-    def card(self, adapter: str | None = None) -> PolicyCard:
-        """Return what clients may know of it, or of one of its adapters."""
+    def card(self, variant: str | None = None) -> PolicyCard:
+        """Return what clients may know of it, or of one of its variants."""
         return PolicyCard(
-            id=adapter or self.name,
+            id=variant or self.name,
             created=self._created,
-            parent=self.name if adapter else None,
+            parent=self.name if variant else None,
             conditioning=self.rule,
             max_input_tokens=self._model.max_input_tokens if self._model else None,
             weight_version=self._weight_version,
@@ -165,7 +165,7 @@ class RemotePolicy:
             SteerwardError: What the server refused it with, `Overloaded` if too many wait here,
                 `NotReady` if it cannot be reached, `NotFound`, `DeadlineExceeded`.
         """
-        model = self._model_for(request.adapter)
+        model = self._model_for(request.variant)
         loop_deadline = asyncio.get_running_loop().time() + request.deadline - time.perf_counter()
         num = len(request.prompts)
         try:
@@ -193,7 +193,7 @@ class RemotePolicy:
         except BaseException:
             await generation.aclose()
             raise
-        if request.adapter is None:
+        if request.variant is None:
             self._weight_version = generation.weight_version
         return generation
 
@@ -221,19 +221,19 @@ class RemotePolicy:
         except TimeoutError:
             logger.warning("connections of policy %s are still open", self.name)
 
-    def _model_for(self, adapter: str | None) -> RemoteModel:
+    def _model_for(self, variant: str | None) -> RemoteModel:
         model = self._model
         if not self.is_ready or model is None:
             raise NotReady(self._reason, retry_after_s=5.0 if self._state == "starting" else 30.0)
-        if adapter is None:
+        if variant is None:
             return model
-        if adapter not in self.adapters:
-            known = ", ".join(self.adapters) or "none"
+        if variant not in self.variants:
+            known = ", ".join(self.variants) or "none"
             raise NotFound(
-                f"the policy {self.name!r} has no adapter {brief(adapter)!r}; known: {known}",
+                f"the policy {self.name!r} has no variant {brief(variant)!r}; known: {known}",
                 param="model",
             )
-        return RemoteModel(adapter, model.max_input_tokens, is_steerward=model.is_steerward)
+        return RemoteModel(variant, model.max_input_tokens, is_steerward=model.is_steerward)
 
     async def _connect(self) -> None:
         retry_s = _FIRST_RETRY_S

@@ -56,7 +56,7 @@ class SteeredPolicy:
             reward_model=_names_of(source),
         )
         generation = await self.policy.begin(
-            GenerationRequest(plan.prompts, request.sampling, request.deadline, request.adapter)
+            GenerationRequest(plan.prompts, request.sampling, request.deadline, request.variant)
         )
         delivery = Selected if plan.selects else Streamed
         return delivery(generation, plan, source, deadline=request.deadline)

@@ -29,7 +29,8 @@ class SteeringRequest:
     """Condition outside the trained cone too."""
     num_neighbours: int = 5
     neighbour_deg: float = 30.0
-    adapter: str | None = None
+    variant: str | None = None
+    """Of the policy; None: the policy itself."""
     with_rewards: bool = True
     """Score the completions even where nothing is chosen by it."""
 

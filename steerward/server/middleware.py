@@ -9,6 +9,8 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +26,15 @@ access_logger = logging.getLogger("steerward.access")
 _CLIENT_ID = re.compile(r"[\w.:-]{1,128}")
 
 
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """How large the bodies of a route may be."""
+
+    max_bytes: int
+    option: str
+    """Of the command line, which raises it."""
+
+
 class RequestMiddleware:
     """Gives every request an id, an answer and a line in the log; refuses bodies over the limit.
 
@@ -31,12 +42,21 @@ class RequestMiddleware:
         app: The app inside.
         metrics: Of this process.
         max_body_bytes: Largest body.
+        limits: Of the paths that have their own.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_body_bytes: int,
+        limits: Mapping[str, BodyLimit] | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
+        self._limit = BodyLimit(max_body_bytes, "--max-body-bytes")
+        self._limits = dict(limits or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection event of ASGI."""
@@ -48,6 +68,7 @@ class RequestMiddleware:
         current = given if _CLIENT_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
         token = request_id.set(current)
         began_at = time.perf_counter()
+        limit = self._limits.get(scope["path"], self._limit)
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -58,10 +79,10 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            if self._is_declared_too_long(headers):
-                await self._answer(self._too_long(), scope, receive, send_with_id)
+            if _is_declared_too_long(headers, limit):
+                await self._answer(_too_long(limit), scope, receive, send_with_id)
             else:
-                await self._run_limited(scope, receive, send_with_id)
+                await self._run_limited(scope, receive, send_with_id, limit)
         # Here and not in a handler of Starlette's: those run outside, where the id is unknown.
         except Exception as error:
             logger.error("a request failed: %s", type(error).__name__, exc_info=error)
@@ -72,11 +93,9 @@ class RequestMiddleware:
             self._record(scope, status or 500, time.perf_counter() - began_at)
             request_id.reset(token)
 
-    def _is_declared_too_long(self, headers: Headers) -> bool:
-        declared = headers.get("content-length", "")
-        return declared.isdecimal() and int(declared) > self._max_body_bytes
-
-    async def _run_limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run_limited(
+        self, scope: Scope, receive: Receive, send: Send, limit: BodyLimit
+    ) -> None:
         """Run the app, counting the body of requests that did not declare its length."""
         received = 0
 
@@ -84,8 +103,8 @@ class RequestMiddleware:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise self._too_long()
+            if received > limit.max_bytes:
+                raise _too_long(limit)
             return message
 
         await self._app(scope, receive_limited, send)
@@ -95,12 +114,6 @@ class RequestMiddleware:
     ) -> None:
         self._metrics.refusals.labels(error.code).inc()
         await error_response(error)(scope, receive, send)
-
-    def _too_long(self) -> InputTooLong:
-        return InputTooLong(
-            f"the body is larger than {self._max_body_bytes:,} bytes; send several requests, or "
-            "start the server with a larger --max-body-bytes"
-        )
 
     def _record(self, scope: Scope, status: int, duration_s: float) -> None:
         # The route's pattern, not its path: paths are the client's, patterns a closed set.
@@ -114,6 +127,18 @@ class RequestMiddleware:
             status,
             extra={"duration_ms": round(duration_s * 1e3, 2)},
         )
+
+
+def _is_declared_too_long(headers: Headers, limit: BodyLimit) -> bool:
+    declared = headers.get("content-length", "")
+    return declared.isdecimal() and int(declared) > limit.max_bytes
+
+
+def _too_long(limit: BodyLimit) -> InputTooLong:
+    return InputTooLong(
+        f"the body is larger than {limit.max_bytes:,} bytes; send several requests, or start the "
+        f"server with a larger {limit.option}"
+    )
 
 
 def _unexpected() -> SteerwardError:

@@ -44,10 +44,10 @@ def ask(text: str = "Hello, how are you?", **sampling: Any) -> GenerationRequest
     return ask_all([text], **sampling)
 
 
-def ask_all(texts: list[str], *, adapter: str | None = None, **sampling: Any) -> GenerationRequest:
+def ask_all(texts: list[str], *, variant: str | None = None, **sampling: Any) -> GenerationRequest:
     prompts = [Prompt(({"role": "user", "content": text},)) for text in texts]
     deadline = time.perf_counter() + sampling.pop("timeout_s", 60)
-    return GenerationRequest(prompts, Sampling(**sampling), deadline, adapter)
+    return GenerationRequest(prompts, Sampling(**sampling), deadline, variant)
 
 
 async def pieces(policy: LocalPolicy, request: GenerationRequest) -> list[Piece]:

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -54,6 +53,7 @@ class Defaults:
 class LocalCheckpoint:
     """Everything that a policy in this process needs."""
 
+    folder: Path
     weights: Weights
     tokenizer: PreTrainedTokenizerBase
     chat: ChatEncoder | None
@@ -63,7 +63,6 @@ class LocalCheckpoint:
     end_tokens: frozenset[int]
     max_positions: int
     """Longest prompt plus completion."""
-    num_parameters: int
 
 
 def load_policy(
@@ -90,6 +89,7 @@ def load_policy(
     generation = weights.model.generation_config
     assert generation is not None
     return LocalCheckpoint(
+        folder=folder,
         weights=weights,
         tokenizer=tokenizer,
         chat=_chat(tokenizer, rule),
@@ -97,7 +97,6 @@ def load_policy(
         defaults=_defaults(generation),
         end_tokens=_end_tokens(generation, tokenizer),
         max_positions=weights.max_positions,
-        num_parameters=num_parameters(weights.model),
     )
 
 
@@ -112,7 +111,8 @@ def load_weights(folder: Path, *, device: torch.device, dtype: str) -> Weights:
         raise CheckpointRefused("a policy computes in float32, bfloat16 or float16, not in int8")
     model = load_pretrained(AutoModelForCausalLM, folder, what="policy", dtype=kind)
     model.eval().to(device)  # pyright: ignore[reportArgumentType] (its stub is of another method)
-    return Weights(model, weight_version(folder), check_steps(model))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return Weights(model, weight_version(folder), check_steps(model), count)
 
 
 def read_rule(name: str) -> ConditioningRule:
@@ -146,11 +146,6 @@ def _chat(tokenizer: PreTrainedTokenizerBase, rule: ConditioningRule | None) -> 
     if tokenizer.chat_template:
         return ChatEncoder(tokenizer)
     return ChatEncoder(tokenizer, template=_ZEPHYR_TEMPLATE) if rule == DPA_V1 else None
-
-
-def num_parameters(model: PreTrainedModel) -> int:
-    """Return how many numbers a model has."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _defaults(generation: GenerationConfig) -> Defaults:

@@ -86,8 +86,9 @@ class LocalGeneration:
             self._is_over = True
             # Somebody else may be reading.
             self._arrived.put_nowait(None)
+            cancel, self._cancel = self._cancel, _nothing
             if self._left:
-                self._cancel()
+                cancel()
 
     async def _next(self) -> Piece | None:
         """Return the next piece, or None if the generation was closed."""
@@ -103,3 +104,7 @@ class LocalGeneration:
             self._left = 0  # The device thread has freed it already.
             raise result
         return result
+
+
+def _nothing() -> None:
+    """Stand in for what is done: what that held is let go of, weights above all."""

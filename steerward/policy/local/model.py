@@ -25,13 +25,17 @@ class Weights:
         model: Owned by the device thread once it is served.
         version: Identity of the weights.
         max_positions: Longest sequence that it computes.
+        num_parameters: How many numbers it has, with those of the adapter.
         adapter: Name, inside the model, of the adapter to run with; None: without.
+        base_version: Of an adapter: identity of the weights that it adapts.
     """
 
     model: PreTrainedModel
     version: str
     max_positions: int
+    num_parameters: int = 0
     adapter: str | None = None
+    base_version: str = ""
 
     def activate(self) -> None:
         """Let the model run with this adapter, or without."""

@@ -17,12 +17,12 @@ from steerward.policy.generation import GenerationRequest, Prompt
 from steerward.policy.local.assembly import Assembly
 from steerward.policy.local.cache import CacheShape, PagedCache
 from steerward.policy.local.capacity import num_blocks, within_cache
-from steerward.policy.local.checkpoint import LocalCheckpoint, load_weights, num_parameters
+from steerward.policy.local.checkpoint import LocalCheckpoint
 from steerward.policy.local.decoder import Decoder
 from steerward.policy.local.generation import LocalGeneration
 from steerward.policy.local.model import Weights
 from steerward.policy.local.sequence import Job
-from steerward.policy.local.served_weights import ServedWeights, check_takes_over
+from steerward.policy.local.served_weights import ServedWeights
 from steerward.policy.local.text import TokenTexts
 from steerward.policy.local.threads import use_threads_for
 from steerward.policy.local.warm_up import warm_up
@@ -90,7 +90,12 @@ class LocalPolicy:
             on_ready=self._become_ready,
             on_failure=self._become_failed,
         )
-        self._weights = ServedWeights(checkpoint.weights, name=name, run=self._worker.run)
+        self._weights = ServedWeights(
+            checkpoint.weights,
+            name=name,
+            worker=self._worker,
+            max_positions=checkpoint.max_positions,
+        )
         self._encoding = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="policy-tokenizer")
         self._generations: dict[Job, LocalGeneration] = {}
@@ -106,14 +111,19 @@ class LocalPolicy:
         return self._name
 
     @property
-    def adapters(self) -> Sequence[str]:
-        """Names of its adapters."""
-        return self._weights.adapters
+    def variants(self) -> Sequence[str]:
+        """Names of what is served beside it: adapters, and whole sets of weights."""
+        return self._weights.variants
 
     @property
     def rule(self) -> ConditioningRule | None:
         """How it reads a direction."""
         return self._checkpoint.rule
+
+    @property
+    def folder(self) -> Path:
+        """Of the checkpoint that is served under its own name."""
+        return self._checkpoint.folder
 
     @property
     def is_ready(self) -> bool:
@@ -125,20 +135,24 @@ class LocalPolicy:
         """Why requests are not taken; empty if they are."""
         return "" if self.is_ready else self._reason
 
-    def card(self, adapter: str | None = None) -> PolicyCard:
-        """Return what clients may know of it."""
-        weights, load = self._weights.of(adapter), self._worker.load
+    def card(self, variant: str | None = None) -> PolicyCard:
+        """Return what clients may know of it, or of one of its variants.
+
+        Raises:
+            NotFound: If there is no such variant.
+        """
+        weights, load = self._weights.of(variant), self._worker.load
         model = weights.model
         return PolicyCard(
-            id=adapter or self._name,
+            id=variant or self._name,
             created=self._started_at,
-            parent=self._name if adapter else None,
+            parent=self._name if variant else None,
             conditioning=self.rule,
             max_input_tokens=self._checkpoint.max_positions,
             weight_version=weights.version,
             dtype=str(model.dtype).removeprefix("torch."),
             device=str(model.device),
-            num_parameters=self._checkpoint.num_parameters,
+            num_parameters=weights.num_parameters,
             running=load.running,
             waiting=load.waiting,
         )
@@ -164,7 +178,7 @@ class LocalPolicy:
         timeout_s = request.deadline - time.perf_counter()
         num_samples = len(request.prompts)
         self._admit(num_samples)
-        weights = self._weights.take(request.adapter)
+        weights = self._weights.take(request.variant)
         try:
             ids = await self._encode(request.prompts)
             self._admit(num_samples)
@@ -209,34 +223,61 @@ class LocalPolicy:
         """Let requests from now on be drawn by the weights of a folder; return their version.
 
         Those that run are finished with the weights they began with; both are in memory until
-        then. Blocks while it loads: call it in a thread. Adapters stay with the old weights until
-        they are loaded again, so they are dropped.
+        then. Blocks while it loads: call it in a thread. Adapters belong to the old weights, so
+        they are dropped; variants with weights of their own stay.
 
         Raises:
             CheckpointRefused: If the weights do not fit the tokenizer, or do not load.
         """
-        old, checkpoint = self._weights.own, self._checkpoint
-        dtype = str(old.model.dtype).removeprefix("torch.")
-        new = load_weights(resolve_source(str(folder)), device=old.model.device, dtype=dtype)
-        check_takes_over(new, old, folder=folder, max_positions=checkpoint.max_positions)
-        count = num_parameters(new.model)
-        self._checkpoint = dataclasses.replace(checkpoint, weights=new, num_parameters=count)
+        new = self._weights.replace_own(folder)
+        # It would keep the old ones in memory.
+        self._checkpoint = dataclasses.replace(
+            self._checkpoint, folder=resolve_source(str(folder)), weights=new
+        )
         self._assembly = Assembly(self._checkpoint)
-        self._weights.replace(new)
-        logger.info("%s: weights %s take over from %s", self._name, new.version, old.version)
+        logger.info("%s: weights %s take over", self._name, new.version)
+        return new.version
+
+    def load_variant(self, name: str, folder: str | Path) -> str:
+        """Serve a whole model of the same shape under a name beside the policy's.
+
+        It shares all but the weights: places, cache, tokenizer, rule, defaults and limits. What
+        was served under that name, adapter or weights, is replaced at one moment: requests that
+        run are finished with what they began with, and then it leaves the memory. Blocks while it
+        loads: call it in a thread.
+
+        Returns:
+            The version of the weights.
+
+        Raises:
+            NotFound: If there is no such checkpoint.
+            CheckpointRefused: If it does not load, is of another shape, or has the policy's name.
+        """
+        new = self._weights.add_variant(name, folder)
+        logger.info("%s: weights %s are served as %s", self._name, new.version, name)
         return new.version
 
     def load_adapter(self, name: str, folder: str | Path) -> str:
         """Serve a LoRA adapter under a name, or another one under the same; return its version.
 
-        Requests that run with an earlier adapter of that name finish with it; it leaves the memory
-        with the next adapter that is loaded after that. Blocks while it loads: call it in a
-        thread.
+        What was served under that name, adapter or weights, is replaced at one moment: requests
+        that run are finished with what they began with, and then it leaves the memory. Blocks
+        while it loads: call it in a thread.
 
         Raises:
-            CheckpointRefused: If the adapter does not fit the weights.
+            CheckpointRefused: If the adapter does not fit the weights, or has the policy's name.
         """
         return self._weights.add_adapter(name, Path(folder)).version
+
+    def drop(self, name: str) -> None:
+        """Serve a variant no more, adapter or weights; requests that run with it are finished.
+
+        It may wait for a step: call it in a thread.
+
+        Raises:
+            NotFound: If there is none of that name.
+        """
+        self._weights.drop(name)
 
     def begin_drain(self) -> None:
         """Take no more requests; those in flight are finished."""
@@ -252,9 +293,8 @@ class LocalPolicy:
     def _fingerprint(self, weights: Weights) -> str:
         """Return a name for all that may change what a seed gives."""
         rule = self.rule.model_dump_json() if self.rule else ""
-        base = self._checkpoint.weights.version
         where = f"{weights.model.dtype}/{weights.model.device.type}"
-        parts = "\0".join((base, weights.version, where, rule))
+        parts = "\0".join((weights.base_version, weights.version, where, rule))
         return f"fp_{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
     def _admit(self, num_samples: int) -> None:
@@ -275,8 +315,9 @@ class LocalPolicy:
 
     def _cancel(self, job: Job) -> None:
         if self._generations.pop(job, None) is not None:
-            self._weights.give_back(job.weights)
+            # In this order: the last to give an adapter back lets it be taken out of the model.
             self._worker.cancel(job)
+            self._weights.give_back(job.weights)
 
     def _deliver(self, delivery: Delivery) -> None:
         """Hand a step's results to the event loop; called in the device thread."""
@@ -295,7 +336,7 @@ class LocalPolicy:
 
     def _prepare_thread(self) -> None:
         if self._weights.own.model.device.type == "cpu":
-            use_threads_for(self._checkpoint.num_parameters)
+            use_threads_for(self._weights.own.num_parameters)
 
     def _become_ready(self) -> None:
         if self._state == "starting":

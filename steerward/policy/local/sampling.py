@@ -91,7 +91,7 @@ def _likeliest_or_drawn(logits_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
     rows = [i for i, draw in enumerate(draws) if not draw.is_greedy]
     if not rows:
         return logits_BV.argmax(dim=-1)
-    temperatures = torch.tensor([[draws[i].temperature] for i in rows]).to(logits_BV)
+    temperatures = _column([draws[i].temperature for i in rows]).to(logits_BV)
     chosen = logits_BV if len(rows) == len(draws) else logits_BV[rows]
     drawn = _sample((chosen / temperatures).softmax(dim=-1), [draws[i] for i in rows])
     if len(rows) == len(draws):
@@ -123,9 +123,15 @@ def _penalised(logits_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
         if result is logits_BV:
             result = logits_BV.clone()
         tokens = torch.tensor(list(draw.counts), device=result.device)
-        times = torch.tensor(list(draw.counts.values()), device=result.device)
+        counts = list(draw.counts.values())
+        times = torch.tensor(counts, dtype=torch.float32, device=result.device)
         result[i, tokens] -= draw.presence_penalty + draw.frequency_penalty * times
     return result
+
+
+def _column(values: Sequence[float]) -> Tensor:
+    # While transformers loads weights in another thread, the default is their data type.
+    return torch.tensor(values, dtype=torch.float32)[:, None]
 
 
 def _sample(probabilities_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
@@ -138,7 +144,7 @@ def _sample(probabilities_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
     free = [i for i, draw in enumerate(draws) if draw.top_p >= 1.0]
     if free:
         tokens_B[free] = _invert(probabilities_BV[free], uniform_B1[free])
-    top_p = torch.tensor([[draws[i].top_p] for i in limited]).to(probabilities_BV)
+    top_p = _column([draws[i].top_p for i in limited]).to(probabilities_BV)
     tokens_B[limited] = _sample_nucleus(probabilities_BV[limited], top_p, uniform_B1[limited])
     return tokens_B
 

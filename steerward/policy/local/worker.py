@@ -62,6 +62,7 @@ class Worker:
         self._num_arriving = 0
         self._cancelled: set[Job] = set()
         self._calls: list[Callable[[], None]] = []
+        self._due_calls: list[Callable[[], None]] = []
         self._end_reason: str | None = None
         self._load = Load()
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
@@ -95,11 +96,6 @@ class Worker:
             self._cancelled.add(job)
             self._changed.notify()
 
-    @property
-    def jobs(self) -> set[Job]:
-        """Requests that are not done; for the device thread only."""
-        return self._decoder.jobs
-
     def run(self, function: Callable[[], ResultT]) -> ResultT:
         """Return what a function gives in the device thread, between two steps.
 
@@ -126,6 +122,24 @@ class Worker:
             self._changed.notify()
         return result.result()
 
+    def post(self, function: Callable[[], None]) -> None:
+        """Let a function be called in the device thread, between two steps; nobody waits for it.
+
+        What was cancelled before is freed before it is called.
+        """
+
+        def call() -> None:
+            try:
+                function()
+            # Nobody waits for it, and it must not end the thread.
+            except Exception as error:
+                logger.error("a call between two steps failed", exc_info=error)
+
+        with self._changed:
+            if self._end_reason is None:
+                self._calls.append(call)
+                self._changed.notify()
+
     def close(self, reason: str, *, timeout_s: float) -> None:
         """End all requests with `NotReady` and the thread."""
         with self._changed:
@@ -140,28 +154,33 @@ class Worker:
             self._end(f"the policy did not warm up: {reason}")
             return
         self._on_ready()
+        # What a step looked at is let go of before the thread waits: weights may be among it.
         while self._take():
             self._make_calls()
-            has_failed = False
-            jobs = self._decoder.jobs
-            delivery: Delivery
-            try:
-                delivery = self._decoder.advance()
-            # A step that fails takes its requests with it, and none that come later.
-            except Exception as error:
-                has_failed = True
-                logger.error("a decoding step failed", exc_info=error)
-                # All that were there: one may have ended in the step whose results are lost.
-                self._decoder.drop(jobs)
-                failure = f"a decoding step failed: {type(error).__name__}"
-                delivery = [(job, _failed(failure)) for job in jobs]
-            self._load = Load(self._decoder.num_running, self._decoder.num_waiting)
-            if delivery:
-                self._deliver(delivery)
-            if has_failed and (reason := self._why_not_well()) is not None:
+            if not self._step() and (reason := self._why_not_well()) is not None:
                 self._end(f"the policy's device has failed: {reason}")
                 return
         self._end(self._end_reason or "the policy has stopped")
+
+    def _step(self) -> bool:
+        """Draw one more token of each completion and deliver them; False if that failed."""
+        has_failed = False
+        jobs = self._decoder.jobs
+        delivery: Delivery
+        try:
+            delivery = self._decoder.advance()
+        # A step that fails takes its requests with it, and none that come later.
+        except Exception as error:
+            has_failed = True
+            logger.error("a decoding step failed", exc_info=error)
+            # All that were there: one may have ended in the step whose results are lost.
+            self._decoder.drop(jobs)
+            failure = f"a decoding step failed: {type(error).__name__}"
+            delivery = [(job, _failed(failure)) for job in jobs]
+        self._load = Load(self._decoder.num_running, self._decoder.num_waiting)
+        if delivery:
+            self._deliver(delivery)
+        return not has_failed
 
     def _why_not_well(self) -> str | None:
         """Draw a few tokens that nobody asked for; return why that fails, where it does."""
@@ -188,15 +207,15 @@ class Worker:
                     self._cancelled.clear()
                 self._load = Load(self._decoder.num_running, self._decoder.num_waiting)
                 if self._calls or self._load.running or self._load.waiting:
+                    # With what was cancelled: a call may free what only those needed.
+                    self._due_calls, self._calls = self._calls, []
                     return True
                 self._changed.wait()
 
     def _make_calls(self) -> None:
         """Run what others want to have run here; without the lock, for it may take long."""
-        with self._changed:
-            calls, self._calls = self._calls, []
-        for call in calls:
-            call()
+        while self._due_calls:
+            self._due_calls.pop(0)()
 
     def _end(self, reason: str) -> None:
         with self._changed:
@@ -204,6 +223,7 @@ class Worker:
             for prompts in self._arriving:
                 self._decoder.add(prompts)
             self._arriving.clear()
+            self._due_calls, self._calls = self._calls, []
         self._make_calls()
         jobs = self._decoder.jobs
         self._decoder.drop(jobs)

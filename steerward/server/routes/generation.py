@@ -70,15 +70,15 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
 async def _answer(body: AnyRequest, shape: AnswerShape, request: Request) -> Response:
     began_at = time.perf_counter()
     state = state_of(request)
-    steered, adapter = state.policy(body.model, reward_model=body.reward_model)
+    steered, variant = state.policy(body.model, reward_model=body.reward_model)
     asked = steering_request(
-        body, config=state.config, rule=steered.policy.rule, adapter=adapter, began_at=began_at
+        body, config=state.config, rule=steered.policy.rule, variant=variant, began_at=began_at
     )
 
     async def draw() -> Response:
         observed = ObservedGeneration(
             await steered.begin(asked),
-            model=adapter or steered.policy.name,
+            model=variant or steered.policy.name,
             num_choices=asked.n,
             metrics=state.metrics,
             began_at=began_at,

@@ -362,11 +362,11 @@ def test_an_unknown_rule_is_refused() -> None:
         read_rule("dpa-v9")
 
 
-def test_an_unknown_adapter_is_refused(checkpoint: LocalCheckpoint) -> None:
+def test_an_unknown_variant_is_refused(checkpoint: LocalCheckpoint) -> None:
     async def run() -> None:
         policy = await started(make_policy(checkpoint))
-        with pytest.raises(NotFound, match="no adapter 'formal'"):
-            await policy.begin(ask_all(["Hello"], adapter="formal"))
+        with pytest.raises(NotFound, match="no variant 'formal'"):
+            await policy.begin(ask_all(["Hello"], variant="formal"))
         policy.close()
 
     asyncio.run(run())

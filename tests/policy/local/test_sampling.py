@@ -95,3 +95,27 @@ def test_samples_of_one_seed_have_streams_of_their_own() -> None:
     assert len(set(first)) == 20
     assert first == [numbers_for(5, i).random() for i in range(20)]
     assert numbers_for(None, 0).random() != numbers_for(None, 0).random()
+
+
+def test_weights_that_load_meanwhile_change_no_draw() -> None:
+    """transformers sets the default data type of the whole process while it loads some."""
+    settings: dict[str, Any] = {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "frequency_penalty": 0.3,
+        "presence_penalty": 0.1,
+    }
+
+    logits = 2 * torch.randn(64, 200, generator=torch.Generator().manual_seed(1))
+
+    def drawn() -> list[list[int]]:
+        draws = [draw(numbers=numbers_for(3, i), **settings) for i in range(64)]
+        return [draw_tokens(logits, draws).tokens for _ in range(20)]
+
+    expected = drawn()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = drawn()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 
 from steerward.policy.local.blocks import BlockPool
 from steerward.policy.local.sampling import Draw
-from steerward.policy.local.scheduler import Scheduler
+from steerward.policy.local.scheduler import Scheduler, Step
 from steerward.policy.local.sequence import Job, Sample, SharedPrompt
 from steerward.policy.local.text import TextStream
 
@@ -32,6 +32,17 @@ def make_prompt(job: Job, length: int, samples: int, max_tokens: int) -> SharedP
 
 def job(weights: int = 0) -> Job:
     return Job(cast("Any", weights))
+
+
+def compute(steps: list[Step]) -> None:
+    """Pretend to compute some steps."""
+    for step in steps:
+        for run in step.runs:
+            run.prompt.computed = run.end
+            if run.end == len(run.prompt.ids):
+                run.prompt.logits_V = torch.zeros(1)
+        for sample in step.samples:
+            sample.tokens.append(len(sample.tokens))
 
 
 def run_to_the_end(
@@ -130,3 +141,48 @@ def test_what_is_dropped_leaves_nothing_behind() -> None:
     assert scheduler.jobs == {second}
     scheduler.drop({second})
     assert pool.num_free == 20
+
+
+@pytest.mark.parametrize("blocks", [200, 9], ids=["ample", "scarce"])
+def test_a_variant_with_a_constant_stream_of_work_starves_nobody(blocks: int) -> None:
+    """All weights share one line for places: what came earlier has its turn earlier."""
+    pool = BlockPool(blocks, block_tokens=BLOCK)
+    scheduler = Scheduler(pool, max_running=2, max_step_tokens=16)
+    stream, own = job(1), job(2)
+    asked = make_prompt(own, length=6, samples=2, max_tokens=5)
+    mine = list(asked.waiting)
+    ended_of_stream = 0
+    for iteration in range(200):
+        while scheduler.num_waiting < 4:
+            scheduler.add([make_prompt(stream, length=8, samples=1, max_tokens=6)])
+        if iteration == 10:
+            scheduler.add([asked])
+        compute(scheduler.next_steps())
+        for begun in scheduler.begin_samples():
+            begun.sample.tokens.append(len(begun.sample.tokens))
+        for sample in [s for s in scheduler.running if len(s.tokens) >= s.max_tokens]:
+            scheduler.end(sample)
+            ended_of_stream += iteration > 10 and sample.job is stream
+        if all(len(sample.tokens) == sample.max_tokens for sample in mine):
+            break
+    else:
+        pytest.fail("the policy's own request never came to its end")
+    # No more than what stood in front of it, and what shared the places with it.
+    assert ended_of_stream <= 4 + 2 + 2
+
+
+def test_every_iteration_draws_for_all_weights() -> None:
+    pool = BlockPool(60, block_tokens=BLOCK)
+    scheduler = Scheduler(pool, max_running=12, max_step_tokens=64)
+    # Many of one and one each of two others.
+    counts = {1: 8, 2: 1, 3: 1}
+    for weights, samples in counts.items():
+        scheduler.add([make_prompt(job(weights), 5, samples, 4)])
+    compute(scheduler.next_steps())
+    for begun in scheduler.begin_samples():
+        begun.sample.tokens.append(0)
+    for _ in range(3):
+        steps = scheduler.next_steps()
+        compute(steps)
+        drawn = {step.samples[0].job.weights: len(step.samples) for step in steps}
+        assert drawn == counts

@@ -154,7 +154,7 @@ async def test_chosen_completions_keep_their_logprobs(models: Models) -> None:
 
 
 @pytest.mark.parametrize("steering", ["prompt", "best_of", "neighbours"])
-async def test_all_completions_are_scored_in_one_request_that_reads_the_prompt_once(
+async def test_completions_that_end_together_are_scored_in_one_request_that_reads_the_prompt_once(
     models: Models, steering: str
 ) -> None:
     counts = {"n": 5} if steering == "prompt" else {"n": 1}
@@ -173,6 +173,24 @@ async def test_all_completions_are_scored_in_one_request_that_reads_the_prompt_o
     (read,) = tokens["items"]
     assert computed == read["prompt_tokens"] + sum(read["candidate_tokens"])
     assert models.counted("prefix_tokens_saved_total") == 4 * read["prompt_tokens"]
+
+
+@pytest.mark.parametrize("fields", [{"n": 6}, {"n": 3, "best_of": 6}], ids=["prompt", "best_of"])
+async def test_completions_that_end_early_are_scored_while_others_are_drawn(
+    models: Models, fields: dict[str, int]
+) -> None:
+    sampling = replace(SAMPLING, max_tokens=150, stop=("e",))
+    answer = await answer_of(models.steered, ask(direction=CONCISE, sampling=sampling, **fields))
+    samples = await drawn_by_hand(models.policy, [system_of(CONCISE)] * 6, sampling)
+    lengths = sorted(map(len, samples.texts))
+    assert lengths[2] < lengths[-1]
+    assert models.scoring_requests == 2
+    assert models.counted("candidates_total") == 6
+    candidates = await scored(models.engine, samples.texts, CONCISE)
+    by_text = dict(zip(samples.texts, candidates, strict=True))
+    assert_equal_rewards(answer.rewards, [by_text[text] for text in answer.texts])
+    best = ranked(samples.texts, candidates, by="direction_score")[:3]
+    assert answer.texts == (best if "best_of" in fields else samples.texts)
 
 
 async def test_tokens_of_all_samples_are_counted_and_those_of_the_prompt_once(

@@ -154,6 +154,6 @@ async def test_outside_the_cone_selection_still_steers(models: Models) -> None:
     assert "limit 45" in answer.report.warnings[0]
 
 
-async def test_an_adapter_that_does_not_exist_is_refused(models: Models) -> None:
+async def test_a_variant_that_does_not_exist_is_refused(models: Models) -> None:
     with pytest.raises(NotFound, match="absent"):
-        await models.steered.begin(ask(adapter="absent", direction=CONCISE))
+        await models.steered.begin(ask(variant="absent", direction=CONCISE))

@@ -1,0 +1,142 @@
+"""Fifth step: rejection-sampling fine-tuning, with the loop that jobs on a server run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.steering_front import ANGLES, held_out_prompts
+from benchmarks.steering_front import Setting as SteeringSetting
+from recipes.pocket_policy.conversations import Conversation
+from steerward.config import ServeConfig
+from steerward.engine.loading import load_engines
+from steerward.jobs.rsf.loop import LoopInput, LoopPorts, Outcome, RsfLoop
+from steerward.jobs.trainer import ProcessTrainer
+from steerward.metrics import Metrics
+from steerward.policy.loading import load_policies
+from steerward.policy.local.policy import LocalPolicy
+from steerward.protocol.fine_tuning import EventLevel, EventType, IterationProgress, JobProgress
+from steerward.protocol.rsf import RsfSettings
+from steerward.server.job_ports import ServedPolicy, ServedRewards
+
+# A policy this small hardly hears a direction: what helps most is to compare the same answers under
+# many directions, on the scale on which the answers to one prompt differ.
+SETTINGS = RsfSettings.model_validate(
+    {
+        "iterations": 4,
+        "prompts_per_iteration": 768,
+        "directions": 19,
+        "directions_per_prompt": 8,
+        "candidates_per_prompt": 1,
+        "pool": "prompt",
+        "reward_scale": "prompt",
+        "top_p": 0.95,
+        "max_tokens": 96,
+        "evaluation_prompts": 120,
+        "evaluation_directions": len(ANGLES),
+        "training": {"learning_rate": 1e-3},
+    }
+)
+_PREPARED = ("master", "report.json")
+
+
+def prefer(
+    checkpoint: Path,
+    conversations: Sequence[Conversation],
+    *,
+    prompts: str,
+    work: Path,
+    settings: RsfSettings = SETTINGS,
+    seed: int,
+) -> Path:
+    """Run the loop on a packaged policy; a run that was stopped goes on.
+
+    Args:
+        checkpoint: The policy to begin with.
+        conversations: Their opening turns are the prompts.
+        prompts: File of the prompts that it is measured on.
+        work: Folder for everything on the way.
+        settings: Of the loop.
+        seed: Of what is drawn.
+
+    Returns:
+        The folder of the policy that came of it.
+    """
+    folder = work / "rsf"
+    folder.mkdir(parents=True, exist_ok=True)
+    openings = sorted({found.messages[0]["content"] for found in conversations})
+    random.Random(seed).shuffle(openings)
+    held_out = held_out_prompts(SteeringSetting(prompts=prompts, seed=seed))
+    given = LoopInput(
+        job_id="pocket-policy",
+        settings=settings,
+        seed=seed,
+        prompts=_written(openings, work / "rsf-prompts.jsonl"),
+        validation_prompts=_written(held_out, work / "rsf-held-out.jsonl"),
+        sft=None,
+        base=checkpoint,
+        folder=folder,
+    )
+    outcome = asyncio.run(_run(given))
+    out = work / "pocket-policy"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(outcome.folder, out, ignore=shutil.ignore_patterns(*_PREPARED))
+    return out
+
+
+def _written(prompts: Sequence[str], path: Path) -> Path:
+    path.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in prompts))
+    return path
+
+
+async def _run(given: LoopInput) -> Outcome:
+    config = ServeConfig(
+        policy=[str(given.base)],
+        policy_name=["pocket-policy"],
+        max_running_completions=64,
+        max_waiting_completions=1024,
+    )
+    engines = load_engines(config, Metrics())
+    (policy,) = load_policies(config).values()
+    (engine,) = engines.values()
+    assert isinstance(policy, LocalPolicy)
+    for model in (engine, policy):
+        model.start()
+    try:
+        await asyncio.gather(engine.wait_until_ready(), policy.wait_until_ready())
+        served = ServedPolicy(policy, name="preferred", start=None)
+        trainer = ProcessTrainer(given.settings.training)
+        ports = LoopPorts(served, ServedRewards(engine), trainer, served)
+        return await RsfLoop(given, ports, _Printer()).run()
+    finally:
+        policy.close()
+        engine.close()
+
+
+class _Printer:
+    """Prints what a loop tells."""
+
+    def progress(self, progress: JobProgress) -> None:
+        """Say nothing: events say enough."""
+
+    def event(
+        self,
+        message: str,
+        *,
+        level: EventLevel = "info",
+        type: EventType = "message",
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Print what happened."""
+        del level, type, data
+        tqdm.write(message)
+
+    def published(self, iteration: IterationProgress, folder: Path, weight_version: str) -> None:
+        """Say nothing: there is an event for it."""
