@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from steerward.policy.steering import SteeredPolicy
 from steerward.protocol.errors import NotFound, brief
 from steerward.protocol.policies import PolicyCard, Steering
@@ -10,11 +12,13 @@ from steerward.server.state import ServerState
 
 
 def model_cards(state: ServerState) -> list[ModelCard | PolicyCard]:
-    """Return the cards of all models, reward models first, each policy before its adapters."""
+    """Return the cards of all models, reward models first, each policy before its variants."""
     cards: list[ModelCard | PolicyCard] = [engine.card() for engine in state.engines.values()]
     for steered in state.policies.values():
-        for adapter in (None, *steered.policy.adapters):
-            cards.append(_policy_card(steered, adapter, list(state.engines)))
+        for variant in (None, *steered.policy.variants):
+            # Another thread may drop one between the two looks.
+            with suppress(NotFound):
+                cards.append(_policy_card(steered, variant, list(state.engines)))
     return cards
 
 
@@ -34,9 +38,9 @@ def model_card(state: ServerState, name: str) -> ModelCard | PolicyCard:
 
 
 def _policy_card(
-    steered: SteeredPolicy, adapter: str | None, reward_models: list[str]
+    steered: SteeredPolicy, variant: str | None, reward_models: list[str]
 ) -> PolicyCard:
-    card = steered.policy.card(adapter)
+    card = steered.policy.card(variant)
     steering: list[Steering] = ["auto"]
     if card.conditioning is not None:
         steering.append("prompt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -157,7 +158,7 @@ async def test_chosen_completions_keep_their_logprobs(models: Models) -> None:
 async def test_completions_that_end_together_are_scored_in_one_request_that_reads_the_prompt_once(
     models: Models, steering: str
 ) -> None:
-    counts = {"n": 5} if steering == "prompt" else {"n": 1}
+    counts: dict[str, Any] = {"n": 5} if steering == "prompt" else {"n": 1}
     if steering == "best_of":
         counts["best_of"] = 5
     await answer_of(models.steered, ask(direction=CONCISE, steering=steering, **counts))
@@ -177,7 +178,7 @@ async def test_completions_that_end_together_are_scored_in_one_request_that_read
 
 @pytest.mark.parametrize("fields", [{"n": 6}, {"n": 3, "best_of": 6}], ids=["prompt", "best_of"])
 async def test_completions_that_end_early_are_scored_while_others_are_drawn(
-    models: Models, fields: dict[str, int]
+    models: Models, fields: dict[str, Any]
 ) -> None:
     sampling = replace(SAMPLING, max_tokens=150, stop=("e",))
     answer = await answer_of(models.steered, ask(direction=CONCISE, sampling=sampling, **fields))

@@ -99,8 +99,7 @@ async def test_closing_in_mid_ranking_takes_the_scoring_back(
         await until(is_held.is_set)
         generation = await models.steered.begin(ask(direction=CONCISE, **fields))
         reading = asyncio.create_task(reader_of(generation))
-        await until(lambda: models.engine.queued_tokens > 0)
-        assert models.policy.card().running == 0
+        await until(lambda: models.policy.card().running == 0 and models.engine.queued_tokens > 0)
         await close(generation, reading)
         await until(lambda: models.engine.queued_tokens == 0)
     await before
