@@ -29,10 +29,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"models", "gating", "kernels", "protocol", "logs", "config"},
     # Starts training as a process, and knows policies and reward models as ports only.
     "jobs": {"clients", "protocol", "config", "logs"},
+    # Loads a model into an engine, which counts, or asks a server for it.
+    "evaluation": {"clients", "engine", "protocol", "config", "logs", "metrics"},
     "server": {"engine", "policy", "jobs", "protocol", "config", "metrics", "logs"},
     "cli": {
         *("protocol", "config", "logs", "engine", "models", "server", "training", "jobs"),
-        "clients",
+        *("clients", "evaluation"),
     },
     "__init__": {"clients"},
     "__main__": {"cli"},
@@ -54,6 +56,7 @@ NEVER: dict[str, set[str]] = {
     "policy": {*_WEB, *_TRAINERS},
     "training": _WEB,
     "jobs": {*_HEAVY, *_WEB, *_TRAINERS},
+    "evaluation": {*_HEAVY, *_WEB, *_TRAINERS, "numpy"},
     "server": {*_HEAVY, *_TRAINERS},
 }
 

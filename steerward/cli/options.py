@@ -78,7 +78,10 @@ def _add_option(parser: argparse.ArgumentParser, name: str, schema: type[Setting
     else:
         options["metavar"] = "FILE" if kind is Path else _METAVARS.get(kind, "TEXT")
     if POSITIONAL in field.metadata:
-        parser.add_argument(name, type=str, metavar=name.upper(), help=options["help"])
+        number = "+" if kind is list else None
+        parser.add_argument(
+            name, type=str, nargs=number, metavar=name.upper(), help=options["help"]
+        )
     else:
         parser.add_argument(_flag(name), dest=name, **options)
 

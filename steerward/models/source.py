@@ -20,6 +20,7 @@ _SHIPPED = (POCKET, POCKET_POLICY)
 _FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 # Beside the weights, what a score depends on.
 _NAMES = {
+    "adapter_config.json",
     "added_tokens.json",
     "chat_template.jinja",
     "config.json",

@@ -28,6 +28,7 @@ from steerward.metrics import Metrics
 from steerward.models.reward_model import RewardModel
 from steerward.policy.loading import load_policies
 from steerward.server.app import create_app
+from steerward.server.jobs import open_jobs
 from tests.golden_cases import GOLDEN
 
 
@@ -45,7 +46,9 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def api(policy_folder: str) -> Iterator[schemathesis.BaseSchema]:
+def api(
+    policy_folder: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[schemathesis.BaseSchema]:
     """The schema of a server on a real port; it must have outlived the run."""
     config = ServeConfig(
         reward_model=[str(GOLDEN / "armorm")],
@@ -54,11 +57,12 @@ def api(policy_folder: str) -> Iterator[schemathesis.BaseSchema]:
         policy_device="cpu",
         max_items=8,
         max_completion_tokens=4,
+        state_dir=tmp_path_factory.mktemp("state"),
     )
     metrics = Metrics()
     engines = load_engines(config, metrics)
     policies = load_policies(config, taken=list(engines))
-    app = create_app(config, engines, policies, metrics)
+    app = create_app(config, engines, policies, metrics, open_jobs(config, policies, engines))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,0 +1,1 @@
+"""Published benchmarks of reward models: their rows, their scoring rules, reports."""
