@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 STEERING = ROOT / "docs" / "steering.md"
-PAGES = (README, PERFORMANCE, STEERING)
+FINE_TUNING = ROOT / "docs" / "fine-tuning.md"
+PIPELINES = ROOT / "docs" / "pipelines.md"
+PAGES = (README, PERFORMANCE, STEERING, FINE_TUNING, PIPELINES)
 RESULTS = ROOT / "benchmarks" / "results"
 
 _METHODS = {

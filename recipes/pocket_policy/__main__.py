@@ -11,6 +11,8 @@ from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.command import print_table
+from benchmarks.rsf_front import Setting as RsfSetting
+from benchmarks.rsf_front import run as rsf_front
 from benchmarks.steering_front import Setting as SteeringSetting
 from benchmarks.steering_front import run as steering_front
 from recipes.pocket.ship import ship
@@ -137,6 +139,7 @@ def measure(
         "parameters": _num_parameters(checkpoint),
         "command": "python -m benchmarks.steering_front --prompts DATA/prompts/prompts.jsonl.gz",
         "front": steering_front(front, config.work),
+        "rsf": rsf_front(RsfSetting(job=str(config.work / "rsf")), config.work),
         "held_out": held_out_perplexity(
             checkpoint, tokenizer, load_conversations(config.data, split="test")
         ),

@@ -11,6 +11,7 @@ from recipes.pocket_policy.conversations import MAX_TURN_CHARACTERS
 from recipes.pocket_policy.directed import STRENGTH, WITHOUT_DIRECTION
 from recipes.pocket_policy.language import POSITIONS
 from recipes.pocket_policy.package import TEMPERATURE, TOP_P
+from recipes.pocket_policy.preferred import SETTINGS
 from recipes.pocket_policy.rule import RULE
 from recipes.pocket_policy.sampled import SAMPLES
 
@@ -40,9 +41,8 @@ The system turn holds the direction, as two integers that are a unit vector time
     {example}
 
 The first is helpfulness and the second verbosity, as the reward model `pocket` rewards them.
-Training covered every 2.5 degrees from -45 (as much less verbosity as more helpfulness) to +45;
-requests beyond are refused unless forced. `conditioning.json` holds the rule; send
-`direction`, or `angle`, and Steerward writes the turn.
+Training covered -45 degrees (as much less verbosity as more helpfulness) to +45; beyond are refused unless forced. `conditioning.json` holds the rule; send `direction`, or `angle`,
+and Steerward writes the turn.
 
 ![What directions do]({picture})
 
@@ -56,9 +56,9 @@ standard deviations of the reward model's reference, with 95 % intervals by resa
 
 {gain}
 
-Told to the policy alone (`prompt`), a direction raises helpfulness and moves verbosity a little,
-not at every step (rank correlation {correlation:.2f}); choosing among samples (`best_of`,
-`neighbours`) makes it follow.
+Told to the policy alone (`prompt`), a direction moves verbosity with a rank correlation of
+{correlation:.2f} over the ten directions; choosing among samples (`best_of`, `neighbours`) moves it
+further.
 
 Rewards are those of the reward model that also chose: more of them is not the same as better.
 `verbosity` is the length of an answer on a logarithmic scale and easy to steer; `helpfulness` is
@@ -85,9 +85,18 @@ by `pocket`; {directed_steps} steps on answers drawn for directions: under direc
 counts in proportion to exp({strength} v . z), z its rewards standardised within its source.
 {without:.0%} of the examples have no direction. Then the policy answered {prompts:,} prompts of
 the training text {samples} times each, in all directions; `pocket` scored these, and training went
-on with them, drawn by the same rule within each prompt, and with a part of the examples before: one
-round of rejection sampling, by temperature and not by the best alone. Sampling defaults:
-temperature {temperature}, top_p {top_p}. Every setting is in `recipes/pocket_policy`.
+on with them, drawn by the same rule within each prompt, and with a part of the examples before.
+Last, {iterations} iterations of rejection-sampling fine-tuning as the server's jobs do it, of which
+the last was kept whatever it measured: {rsf_prompts:,} prompts each, {rsf_samples} answers to a
+prompt, each under another of {rsf_directions} directions, and for every one of these directions the
+best of all {rsf_samples}. Sampling defaults: temperature {temperature}, top_p {top_p}. Every setting
+is in `recipes/pocket_policy`.
+
+What the iterations did, on the prompts of the front (`python -m benchmarks.rsf_front`):
+
+{iterations_table}
+
+{judges_table}
 
 ## Data and licences
 
@@ -105,7 +114,8 @@ def write_card(checkpoint: Path, run: Mapping[str, Any]) -> None:
 
     Args:
         checkpoint: Packaged policy.
-        run: ``front`` (of benchmarks.steering_front), ``held_out``, and the run's settings.
+        run: ``front`` (of benchmarks.steering_front), ``rsf`` (of benchmarks.rsf_front),
+            ``held_out``, and the run's settings.
     """
     front = run["front"]
     tables = [_markdown(content) for content in front["tables"]]
@@ -135,10 +145,16 @@ def write_card(checkpoint: Path, run: Mapping[str, Any]) -> None:
         samples=SAMPLES,
         temperature=TEMPERATURE,
         top_p=TOP_P,
+        iterations=SETTINGS.iterations,
+        rsf_prompts=SETTINGS.prompts_per_iteration,
+        rsf_samples=SETTINGS.directions_per_prompt * SETTINGS.candidates_per_prompt,
+        rsf_directions=SETTINGS.directions,
+        iterations_table=_markdown(run["rsf"]["tables"][0]),
+        judges_table=_markdown(run["rsf"]["tables"][-1]),
         sources=_sources(),
     )
     (checkpoint / "README.md").write_text(text, encoding="utf-8")
-    report = {key: value for key, value in run.items() if key != "front"}
+    report = {key: value for key, value in run.items() if key not in ("front", "rsf")}
     report["front"] = {key: value for key, value in front.items() if key != "tables"}
     (checkpoint / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

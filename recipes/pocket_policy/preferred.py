@@ -41,6 +41,8 @@ SETTINGS = RsfSettings.model_validate(
         "max_tokens": 96,
         "evaluation_prompts": 120,
         "evaluation_directions": len(ANGLES),
+        # Nothing is chosen by the prompts that it is measured on.
+        "keep": "last",
         "training": {"learning_rate": 1e-3},
     }
 )
