@@ -41,8 +41,9 @@ The system turn holds the direction, as two integers that are a unit vector time
     {example}
 
 The first is helpfulness and the second verbosity, as the reward model `pocket` rewards them.
-Training covered -45 degrees (as much less verbosity as more helpfulness) to +45; beyond are refused unless forced. `conditioning.json` holds the rule; send `direction`, or `angle`,
-and Steerward writes the turn.
+Training covered -45 degrees (as much less verbosity as more helpfulness) to +45; requests beyond
+are refused unless forced. `conditioning.json` holds the rule; send `direction`, or `angle`, and
+Steerward writes the turn.
 
 ![What directions do]({picture})
 
@@ -88,9 +89,9 @@ the training text {samples} times each, in all directions; `pocket` scored these
 on with them, drawn by the same rule within each prompt, and with a part of the examples before.
 Last, {iterations} iterations of rejection-sampling fine-tuning as the server's jobs do it, of which
 the last was kept whatever it measured: {rsf_prompts:,} prompts each, {rsf_samples} answers to a
-prompt, each under another of {rsf_directions} directions, and for every one of these directions the
-best of all {rsf_samples}. Sampling defaults: temperature {temperature}, top_p {top_p}. Every setting
-is in `recipes/pocket_policy`.
+prompt, each under another of {rsf_directions} directions, and for every one of these the best of
+all {rsf_samples}. Sampling defaults: temperature {temperature}, top_p {top_p}. Every setting is in
+`recipes/pocket_policy`.
 
 What the iterations did, on the prompts of the front (`python -m benchmarks.rsf_front`):
 
