@@ -212,7 +212,7 @@ class AsyncClient:
         return await self._run(_wire.models_call())
 
     async def policies(self) -> list[PolicyCard]:
-        """Return the policies of the server and their adapters.
+        """Return the policies of the server and their variants.
 
         Raises:
             SteerwardError: What the server or the connection failed with.
