@@ -145,6 +145,16 @@ class Metrics:
             _GENERATION_SECONDS,
         )
 
+        self.idempotent_answers = self._counter(
+            "idempotent_answers",
+            "Answers to requests with an idempotency key: first, joined (to one under way) or "
+            "repeated (kept from before).",
+            ("outcome",),
+        )
+        self.idempotency_bytes = self._gauge(
+            "idempotency_bytes", "Memory that answers kept under idempotency keys hold.", ()
+        )
+
     def before_reading(self, action: Callable[[], None]) -> None:
         """Call an action whenever someone is about to read the metrics, on the reader's thread."""
         self._before_reading.actions.append(action)

@@ -39,6 +39,8 @@ class Recorder:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="job-recorder")
         self._latest: JobProgress | None = None
         self._saved_at = 0.0
+        self._is_saving = False
+        self._is_lost = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,7 +60,7 @@ class Recorder:
         is_new_step = before is None or before.step != progress.step
         if is_new_step or time.monotonic() - self._saved_at >= _LEAST_PAUSE_S:
             self._saved_at = time.monotonic()
-            self._write(self._save, progress)
+            self._save_soon()
 
     def event(
         self,
@@ -103,22 +105,39 @@ class Recorder:
     async def flush(self) -> None:
         """Wait until everything is written."""
         if self._latest is not None:
-            self._write(self._save, self._latest)
+            self._save_soon()
         await asyncio.get_running_loop().run_in_executor(self._pool, lambda: None)
+
+    def abandon(self) -> None:
+        """Write nothing more, also of what waits: the job is somebody else's."""
+        self._is_lost = True
+
+    def _save_soon(self) -> None:
+        """Save the latest progress, once, however many ask for it while the database is slow."""
+        if not self._is_saving:
+            self._is_saving = True
+            self._write(self._save)
 
     def _write(self, function: Callable[..., None], *arguments: Any) -> None:
         def run() -> None:
+            if self._is_lost:
+                return
             try:
                 function(*arguments)
             except LeaseLost:
-                return  # The runner finds out by itself.
+                # The runner finds out by itself. Whoever has the job now tells of it.
+                self._is_lost = True
             # What is told of a job must not end it.
             except Exception as error:
                 logger.error("progress of %s was not written", self._record.id, exc_info=error)
 
         self._pool.submit(run)
 
-    def _save(self, progress: JobProgress) -> None:
+    def _save(self) -> None:
+        # In this order: what comes after is saved again.
+        self._is_saving = False
+        progress = self._latest
+        assert progress is not None
         self._store.save_progress(
             self._record.id,
             self._owner,

@@ -34,7 +34,7 @@ from steerward.protocol.sft_work import (
 )
 
 _MODULE = "steerward.training.sft"
-_NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+_NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "matplotlib")
 # Of the log's end, where a process that could say nothing more has said why.
 _LOG_TAIL_BYTES = 8192
 _LONGEST_REASON = 500
@@ -203,7 +203,9 @@ def _failed(status: int, failure: SftFailure | None, log: Path) -> SteerwardErro
     else:
         reason = _last_line(log)
     ended = "" if status < 0 else f" with status {status}"
-    return TrainingFailed(f"fine-tuning ended{ended}: {reason[:_LONGEST_REASON]}; log: {log}")
+    error = TrainingFailed(f"fine-tuning ended{ended}: {reason[:_LONGEST_REASON]}; log: {log}")
+    error.was_killed = status < 0
+    return error
 
 
 def _last_line(log: Path) -> str:

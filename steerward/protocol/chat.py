@@ -51,7 +51,8 @@ class ChatCompletionRequest(SampledRequest):
     """Body of ``POST /v1/chat/completions``."""
 
     messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
-    """The conversation so far; it ends with a user or tool turn."""
+    """The conversation so far. It ends with a user or tool turn, or where `model` is a reward
+    model with the assistant's turn, which is scored."""
     logprobs: bool | None = None
     """Add the log-probability of each token: natural logarithm, before temperature and top_p."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -79,15 +80,21 @@ class ChatCompletionRequest(SampledRequest):
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
         last = self.messages[-1]
-        if last.role not in ("user", "tool"):
+        # Whether the model goes on from an answer, or scores it, the server knows.
+        if last.role not in ("user", "tool", "assistant"):
             raise ValueError(
                 f"the last turn has the role {last.role}; a completion answers a user or tool turn"
             )
-        if not last.content.strip():
+        if not self.is_answered and not last.content.strip():
             raise ValueError("the last turn is empty; there is nothing to answer")
         if not any(message.role == "user" for message in self.messages):
             raise ValueError("there is no user turn; add the prompt as one")
         return self
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the conversation ends with the assistant's turn."""
+        return self.messages[-1].role == "assistant"
 
     @property
     def turns(self) -> tuple[dict[str, str], ...]:

@@ -163,6 +163,8 @@ class TrainingFailed(SteerwardError):
     """The process that fine-tunes ended without weights; the reason and its log are named."""
 
     code = "training_failed"
+    was_killed = False
+    """Whether a signal ended it, and not itself: it goes on where it was if started again."""
 
 
 class StorageFull(SteerwardError):

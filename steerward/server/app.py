@@ -14,12 +14,21 @@ from steerward.metrics import Metrics
 from steerward.policy.generation import Policy
 from steerward.policy.steering import SteeredPolicy
 from steerward.server.compat import routers as compat_routers
+from steerward.server.compat.options import check_profiles
 from steerward.server.documentation import describe_events
 from steerward.server.errors import install_error_handlers
 from steerward.server.jobs import ServerJobs
 from steerward.server.middleware import BodyLimit, RequestMiddleware
 from steerward.server.rewards import EngineRewards
-from steerward.server.routes import files, fine_tuning, generation, models, operations, score
+from steerward.server.routes import (
+    control,
+    files,
+    fine_tuning,
+    generation,
+    models,
+    operations,
+    score,
+)
 from steerward.server.state import ServerState
 
 _FORM_BYTES = 64 * 1024
@@ -71,6 +80,8 @@ def create_app(
     app.include_router(files.router)
     app.include_router(fine_tuning.router)
     app.include_router(models.router)
+    app.include_router(control.router)
+    check_profiles(config, engines)
     for router in compat_routers:
         app.include_router(router)
     app.include_router(operations.keyed_router)

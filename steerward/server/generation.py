@@ -33,7 +33,7 @@ def steering_request(
     *,
     config: ServeConfig,
     rule: ConditioningRule | None,
-    adapter: str | None,
+    variant: str | None,
     began_at: float,
 ) -> SteeringRequest:
     """Return what a policy is asked.
@@ -42,7 +42,7 @@ def steering_request(
         body: Of the request.
         config: Limits and named directions.
         rule: How the policy reads a direction, if it does.
-        adapter: Of the policy.
+        variant: Of the policy.
         began_at: `time.perf_counter()` of the request.
 
     Raises:
@@ -57,17 +57,23 @@ def steering_request(
         n=body.num_choices,
         best_of=body.best_of,
         steering=body.steering,
-        direction=_direction(body, config.profiles, rule),
+        direction=wanted_direction(body, config.profiles, rule),
         force=body.force,
         num_neighbours=body.num_neighbours,
         neighbour_deg=body.neighbour_angle,
-        adapter=adapter,
+        variant=variant,
         with_rewards=body.reward,
     )
 
 
 def _prompt(body: AnyRequest) -> Prompt:
     if isinstance(body, ChatCompletionRequest):
+        if body.is_answered:
+            raise InvalidRequest(
+                "the last turn has the role assistant; a completion answers a user or tool turn, "
+                "and only a reward model, named as `model`, takes an answer",
+                param="messages",
+            )
         return Prompt(messages=body.turns)
     return Prompt(text=body.prompt)
 
@@ -94,11 +100,17 @@ def _sampling(body: AnyRequest, *, longest: int | None) -> Sampling:
     )
 
 
-def _direction(
+def wanted_direction(
     body: SampledRequest,
     profiles: Mapping[str, Mapping[str, float]],
     rule: ConditioningRule | None,
 ) -> PreferenceDirection | None:
+    """Return the direction of a request, if it has one.
+
+    Raises:
+        InvalidDirection: If it has no such name, is zero or not finite, or is an angle without a
+            rule.
+    """
     if body.angle is not None:
         if rule is None:
             raise InvalidDirection(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Self
 
 from steerward.metrics import Metrics
@@ -16,10 +16,11 @@ class ObservedGeneration:
 
     Args:
         generation: To be read.
-        model: Name of the policy or adapter.
+        model: Name of the policy or variant.
         num_choices: That it returns.
         metrics: Of this process.
         began_at: `time.perf_counter()` of the request.
+        on_close: Called once, when it is closed.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class ObservedGeneration:
         num_choices: int,
         metrics: Metrics,
         began_at: float,
+        on_close: Callable[[], None],
     ) -> None:
         self.generation = generation
         self.model = model
@@ -40,6 +42,7 @@ class ObservedGeneration:
         self._num_open = num_choices
         self._metrics = metrics
         self._began_at = began_at
+        self._on_close = on_close
         self._ending = "closed"
         self._is_closed = False
 
@@ -96,6 +99,7 @@ class ObservedGeneration:
                 await self._parts.aclose()
             await self.generation.aclose()
         finally:
+            self._on_close()
             self._metrics.completion_tokens.labels(self.model).inc(
                 self.generation.completion_tokens
             )

@@ -14,6 +14,7 @@ from steerward.config import ServeConfig
 from steerward.engine.loading import load_engines
 from steerward.metrics import Metrics
 from steerward.server.app import create_app
+from steerward.server.jobs import open_jobs
 from steerward.server.state import ServerState
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def serve(config: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight.
 
     Raises:
-        SteerwardError: If a model cannot be loaded.
+        SteerwardError: If a model cannot be loaded, or the jobs' state not be kept.
     """
     # Only here: the application serves whatever policies it is given.
     from steerward.policy.loading import load_policies
@@ -75,7 +76,8 @@ def serve(config: ServeConfig) -> None:
     metrics = Metrics()
     engines = load_engines(config, metrics)
     policies = load_policies(config, taken=list(engines))
-    app = create_app(config, engines, policies, metrics)
+    jobs = open_jobs(config, policies, engines) if config.jobs else None
+    app = create_app(config, engines, policies, metrics, jobs)
     server = _Server(
         uvicorn.Config(
             app,

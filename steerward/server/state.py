@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.requests import Request
 
 from steerward.config import ServeConfig
 from steerward.engine.served import ServedModel
+from steerward.jobs.desk import JobDesk
 from steerward.metrics import Metrics
 from steerward.policy.steering import SteeredPolicy
 from steerward.protocol.errors import InvalidRequest, NotFound, brief
+from steerward.server.idempotency import AnswerStore
+from steerward.server.pause import Pause
 from steerward.server.rewards import EngineRewards
 
 
@@ -25,6 +29,16 @@ class ServerState:
     policies: Mapping[str, SteeredPolicy]
     config: ServeConfig
     metrics: Metrics
+    jobs: JobDesk | None = None
+    """None: the server runs no jobs."""
+    pause: Pause = field(default_factory=Pause)
+    answers: AnswerStore = field(default_factory=AnswerStore)
+    """Kept for clients that send a request again."""
+
+    @property
+    def weight_folders(self) -> tuple[Path, ...]:
+        """Below which weights may be loaded by request."""
+        return (self.config.state_folder, *self.config.weights_dir)
 
     def engine(self, model: str | None, *, param: str = "model") -> ServedModel:
         """Return the engine of a reward model.
@@ -51,33 +65,33 @@ class ServerState:
 
     @property
     def generating(self) -> dict[str, tuple[SteeredPolicy, str | None]]:
-        """Policies and their adapters, by the names that requests give."""
+        """Policies and their variants, by the names that requests give."""
         found: dict[str, tuple[SteeredPolicy, str | None]] = {}
         for name, steered in self.policies.items():
             found[name] = (steered, None)
-            found.update({adapter: (steered, adapter) for adapter in steered.policy.adapters})
+            found.update({variant: (steered, variant) for variant in steered.policy.variants})
         return found
 
     def policy(
         self, model: str | None, *, reward_model: str | None = None
     ) -> tuple[SteeredPolicy, str | None]:
-        """Return the policy of a name, with what scores its completions, and the adapter.
+        """Return the policy of a name, with what scores its completions, and the variant.
 
         Raises:
-            NotFound: If no policy, no adapter or no reward model has that name.
+            NotFound: If no policy, no variant or no reward model has that name.
             InvalidRequest: If no name is given and there are several policies.
         """
-        steered, adapter = self._generating(model)
+        steered, variant = self._generating(model)
         if reward_model is not None:
             rewards = EngineRewards(self.engine(reward_model, param="reward_model"))
             steered = SteeredPolicy(steered.policy, rewards)
-        return steered, adapter
+        return steered, variant
 
     def _generating(self, model: str | None) -> tuple[SteeredPolicy, str | None]:
-        if not self.policies:
+        if not self.policies and model not in self.engines:
             raise NotFound("this server has no policy; start it with --policy", param="model")
         by_name = self.generating
-        known = ", ".join(by_name)
+        known = ", ".join(by_name) or "none"
         if model is None:
             if len(self.policies) > 1:
                 raise InvalidRequest(f"name the policy, one of: {known}", param="model")
@@ -93,10 +107,14 @@ class ServerState:
 
     def begin_drain(self) -> None:
         """Take no more requests."""
+        if self.jobs is not None:
+            self.jobs.begin_drain()
         for engine in self.engines.values():
             engine.begin_drain()
         for steered in self.policies.values():
             steered.policy.begin_drain()
+        # What is held would be held to the end.
+        self.pause.end()
 
     async def close(self) -> None:
         """Close all models at once: each answers what waits, and may take seconds to end."""

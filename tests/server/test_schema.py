@@ -178,6 +178,9 @@ def test_no_request_is_answered_with_a_server_error(
         operation = found.ok()
         if mode is GenerationMode.NEGATIVE and not operation.body:
             continue
+        if operation.label == "POST /pause":
+            # It would hold whatever comes after it.
+            continue
 
         seen = statuses[operation.label] = Counter()
 

@@ -19,6 +19,7 @@ class Clock:
         self._order = order
         self._going_on: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
+        self._told: dict[str, float] = {}
         self._changed_at = time.perf_counter()
 
     @property
@@ -26,6 +27,13 @@ class Clock:
         """Seconds charged so far, by activity."""
         self._charge()
         return dict(self._seconds)
+
+    def lap(self) -> dict[str, float]:
+        """Return the seconds charged since the last call, by activity."""
+        self._charge()
+        found = {name: spent - self._told.get(name, 0.0) for name, spent in self._seconds.items()}
+        self._told = dict(self._seconds)
+        return found
 
     @contextmanager
     def on(self, name: str) -> Iterator[None]:

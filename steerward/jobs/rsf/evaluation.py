@@ -51,8 +51,8 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(rows: Sequence[SampleRow], num_directions: int) -> Evaluation:
-    """Return what answers show.
+def evaluate(rows: Sequence[SampleRow], num_directions: int) -> Evaluation | None:
+    """Return what answers show; None if no prompt was answered under all directions.
 
     Args:
         rows: One answer for each prompt and direction.
@@ -63,6 +63,8 @@ def evaluate(rows: Sequence[SampleRow], num_directions: int) -> Evaluation:
         by_prompt.setdefault(row.number, {})[row.direction_index] = row
     # A prompt that could not be answered under each direction would shift their comparison.
     whole = [found for found in by_prompt.values() if len(found) == num_directions]
+    if not whole:
+        return None
     scores_PV = np.array(
         [[found[v].direction_score for v in range(num_directions)] for found in whole]
     )

@@ -7,11 +7,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from steerward.protocol.errors import NotReady, SteerwardError
+from steerward.protocol.errors import EngineFailure, NonFiniteScore, NotReady, SteerwardError
 
 ResultT = TypeVar("ResultT")
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
+# A step of a device that fails takes all with it that it held; the next may well succeed.
+_MOST_FAILURES = 3
 
 
 class Patience:
@@ -36,20 +38,30 @@ class Patience:
             NotReady: If nothing has worked for too long; the last error is told.
             SteerwardError: Any that does not pass.
         """
-        wait_s = _FIRST_WAIT_S
+        wait_s, failures = _FIRST_WAIT_S, 0
         while True:
             try:
                 result = await make()
             except SteerwardError as error:
-                if not error.is_retryable:
+                failures += isinstance(error, EngineFailure)
+                if not _passes(error, failures):
                     raise
                 away_s = time.monotonic() - self._worked_at
                 if away_s > self._limit_s:
                     raise NotReady(
                         f"nothing was generated or scored for {away_s:.0f} s: {error.message}"
                     ) from error
-                await asyncio.sleep(max(wait_s, min(error.retry_after_s or 0, _LONGEST_WAIT_S)))
+                pause_s = max(wait_s, min(error.retry_after_s or 0, _LONGEST_WAIT_S))
+                # A last try at the limit, not long after it.
+                await asyncio.sleep(min(pause_s, self._limit_s - away_s + _FIRST_WAIT_S))
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             else:
                 self._worked_at = time.monotonic()
                 return result
+
+
+def _passes(error: SteerwardError, failures: int) -> bool:
+    """Return whether an error may pass by itself, after so many failures of the device."""
+    if isinstance(error, EngineFailure) and not isinstance(error, NonFiniteScore):
+        return failures < _MOST_FAILURES
+    return error.is_retryable

@@ -159,6 +159,8 @@ class Trainer(Protocol):
     async def train(self, work: TrainingWork, on_progress: TrainingProgress) -> TrainingReport:
         """Fine-tune; if cancelled, the process is killed before this returns.
 
+        Where `work.out` holds a finished fine-tuning, its report is returned.
+
         Raises:
             SteerwardError: Why it failed.
         """

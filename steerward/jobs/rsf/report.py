@@ -15,7 +15,7 @@ from steerward.protocol.fine_tuning import IterationProgress
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; }}
 table {{ border-collapse: collapse; margin: 1rem 0; }}
 th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: right; }}
 th:first-child, td:first-child {{ text-align: left; }}
@@ -42,7 +42,9 @@ def write_report(workspace: Workspace, rule: ConditioningRule, last: int) -> Non
         history.append(folder.progress(number))
         if folder.evaluation.exists():
             rows = read_samples(folder.evaluation)
-            evaluations[number] = evaluate(rows, len({row.direction_index for row in rows}))
+            found = evaluate(rows, len({row.direction_index for row in rows}))
+            if found is not None:
+                evaluations[number] = found
     parts = [_history_table(history)]
     if evaluations:
         names = [rule.reward_names.get(name, name) for name in rule.objectives]

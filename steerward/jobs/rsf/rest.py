@@ -40,12 +40,14 @@ class Server:
             limits=httpx.Limits(max_connections=256),
         )
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()
 
-    async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
-        """Return the body of an answer.
+    async def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        """Return an answer that is a success, read whole.
 
         Raises:
             SteerwardError: What the server answered in place of one.
@@ -58,7 +60,7 @@ class Server:
                 f"no answer from {self._url} ({type(error).__name__}); is the server running?"
             ) from error
         if response.is_success:
-            return response.content
+            return response
         try:
             found = response.json()
         except ValueError:
@@ -72,7 +74,7 @@ class Server:
 
     async def cards(self) -> list[ModelCard | PolicyCard]:
         """Return the cards of all models."""
-        return ModelList.model_validate_json(await self.call("GET", "/v1/models")).data
+        return ModelList.model_validate_json((await self.call("GET", "/v1/models")).content).data
 
 
 class RestPolicy:
@@ -92,7 +94,7 @@ class RestPolicy:
         self._server = server
         self._rule = card.conditioning
         self._parent = card.id
-        self._name = name
+        self.name = name
         self._model = card.id
 
     @property
@@ -125,9 +127,8 @@ class RestPolicy:
             "max_completion_tokens": sampling.max_tokens,
             "seed": sampling.seed,
         }
-        answer = ChatCompletion.model_validate_json(
-            await self._server.call("POST", "/v1/chat/completions", body)
-        )
+        response = await self._server.call("POST", "/v1/chat/completions", body)
+        answer = ChatCompletion.model_validate_json(response.content)
         found = [
             # Only the sum is told, which is enough where there is one.
             Completion(
@@ -137,7 +138,9 @@ class RestPolicy:
             )
             for choice in answer.choices
         ]
-        return Generated(found, answer.usage.completion_tokens, answer.system_fingerprint)
+        return Generated(
+            found, answer.usage.completion_tokens, response.headers.get("x-weight-version", "")
+        )
 
     async def publish(self, folder: Path, kind: Literal["full", "lora"]) -> str:
         """Serve weights or an adapter from now on, and return their version.
@@ -146,9 +149,9 @@ class RestPolicy:
             SteerwardError: If the server refuses them; the old ones go on being served.
         """
         del kind  # The folder shows it.
-        body = {"id": self._name, "parent": self._parent, "path": str(folder)}
-        answer = await self._server.call("POST", "/v1/models", body)
-        self._model = self._name
+        body = {"id": self.name, "parent": self._parent, "path": str(folder)}
+        answer = (await self._server.call("POST", "/v1/models", body)).content
+        self._model = self.name
         return PolicyCard.model_validate_json(answer).weight_version
 
 
@@ -191,9 +194,9 @@ class RestRewards:
             SteerwardError: Why there are no rewards.
         """
         item = {"prompt": [dict(turn) for turn in messages], "candidates": list(completions)}
-        answer = ScoreResponse.model_validate_json(
-            await self._server.call("POST", "/v1/score", {"model": self.name, "items": [item]})
-        )
+        body = {"model": self.name, "items": [item]}
+        response = await self._server.call("POST", "/v1/score", body)
+        answer = ScoreResponse.model_validate_json(response.content)
         candidates = answer.items[0].candidates
         return Scored(
             [candidate.rewards for candidate in candidates],

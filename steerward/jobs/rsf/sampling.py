@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from steerward.jobs.rsf.blocks import Block, Blocks, Drawn
 from steerward.jobs.rsf.clock import Clock
 from steerward.jobs.rsf.draw import Pick
 from steerward.jobs.rsf.patience import Patience
 from steerward.jobs.rsf.ports import Generated, Generator, RewardModel, Sampling, Scored, Turns
-from steerward.jobs.rsf.samples import SampleRow, write_samples
+from steerward.jobs.rsf.samples import SampleRow
 from steerward.jobs.rsf.selection import reference_score
+from steerward.jobs.threads import in_thread
 from steerward.protocol.directions import PreferenceDirection
 from steerward.protocol.errors import InputTooLong, InvalidRequest, NonFiniteScore, SteerwardError
 
@@ -77,62 +79,86 @@ class Sampler:
         self._on_prompt = on_prompt
         self._on_left_out = on_left_out
 
-    async def draw(self, drawing: Drawing, folder: Path) -> None:
-        """Fill a folder with a file for each block of picks; files that are there stay.
+    async def draw(self, drawing: Drawing, folder: Path) -> Drawn:
+        """Fill a folder with a file for each block of picks; blocks that are there stay.
+
+        Returns:
+            What all blocks of the folder took, earlier runs' among them.
 
         Raises:
             SteerwardError: If the policy or the reward model cannot go on.
+            OSError: If the folder cannot be written.
         """
-        folder.mkdir(exist_ok=True)
+        blocks = Blocks(folder)
         self._patience.begin()
+        picks, done = drawing.picks, 0
         free = asyncio.Semaphore(self._concurrency)
-        done = 0
+        # As many as keep all places busy while one is being written.
+        begun = asyncio.Semaphore(self._concurrency // BLOCK + 2)
 
-        async def block(number: int, picks: Sequence[Pick]) -> None:
+        async def one(pick: Pick) -> _Prompt:
             nonlocal done
-            path = folder / f"block-{number:05d}.parquet"
-            if path.exists():
-                done += len(picks)
-                return
-            rows: list[SampleRow] = []
+            async with free:
+                found = await self._prompt(drawing, pick)
+            done += 1
+            self._on_prompt(done, len(picks), found.tokens)
+            return found
 
-            async def one(pick: Pick) -> list[SampleRow]:
-                nonlocal done
-                async with free:
-                    found, tokens = await self._prompt(drawing, pick)
-                done += 1
-                self._on_prompt(done, len(drawing.picks), tokens)
-                return found
+        async def block(number: int, own: Sequence[Pick]) -> None:
+            async with begun:
+                async with asyncio.TaskGroup() as group:
+                    working = [group.create_task(one(pick)) for pick in own]
+                found = [task.result() for task in working]
+                made = Block(
+                    rows=[row for prompt in found for row in prompt.rows],
+                    tokens=sum(prompt.tokens for prompt in found),
+                    left_out=sum(not prompt.rows for prompt in found),
+                )
+                # Charged to this block: all time since the one before was written.
+                await in_thread(blocks.write, number, made, self._clock.lap())
 
-            async with asyncio.TaskGroup() as group:
-                working = [group.create_task(one(pick)) for pick in picks]
-            for task in working:
-                rows += task.result()
-            await asyncio.to_thread(write_samples, path, rows)
-
+        missing: list[tuple[int, Sequence[Pick]]] = []
+        for number, begin in enumerate(range(0, len(picks), BLOCK)):
+            own = picks[begin : begin + BLOCK]
+            if blocks.has(number):
+                done += len(own)
+            else:
+                missing.append((number, own))
+        self._on_prompt(done, len(picks), 0)
         try:
             async with asyncio.TaskGroup() as group:
-                for number, begin in enumerate(range(0, len(drawing.picks), BLOCK)):
-                    group.create_task(block(number, drawing.picks[begin : begin + BLOCK]))
-        except* SteerwardError as errors:
+                for number, own in missing:
+                    group.create_task(block(number, own))
+        except BaseExceptionGroup as errors:
             raise _first(errors) from None
-        except* OSError as errors:
-            raise _first(errors) from None
+        return await in_thread(blocks.drawn)
 
-    async def _prompt(self, drawing: Drawing, pick: Pick) -> tuple[list[SampleRow], int]:
+    async def _prompt(self, drawing: Drawing, pick: Pick) -> _Prompt:
         """Return the scored samples of one prompt under all of its directions, and their tokens."""
         prompt = drawing.prompts[pick.prompt]
         try:
-            generated = await asyncio.gather(
-                *(self._generate(drawing, pick, prompt, place) for place in pick.directions)
-            )
+            generated = await self._generate_all(drawing, pick, prompt)
             texts = [one.text for found in generated for one in found.completions]
             scored = await self._patience.call(lambda: self._score(prompt, texts))
+            rows = self._rows(drawing, pick, generated, scored)
         except _OF_THE_PROMPT as error:
             self._on_left_out(pick.prompt, error)
-            return [], 0
-        tokens = sum(found.tokens for found in generated)
-        return self._rows(drawing, pick, generated, scored), tokens
+            return _Prompt([], 0)
+        return _Prompt(rows, sum(found.tokens for found in generated))
+
+    async def _generate_all(
+        self, drawing: Drawing, pick: Pick, prompt: Turns
+    ) -> Sequence[Generated]:
+        try:
+            # Not gather, which would let the others go on drawing when one has failed.
+            async with asyncio.TaskGroup() as group:
+                working = [
+                    group.create_task(self._generate(drawing, pick, prompt, place))
+                    for place in pick.directions
+                ]
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+        return [task.result() for task in working]
 
     async def _generate(self, drawing: Drawing, pick: Pick, prompt: Turns, place: int) -> Generated:
         sampling = drawing.sampling
@@ -190,11 +216,12 @@ class Sampler:
         return rows
 
 
-def mean_rewards(rows: Sequence[SampleRow], names: Sequence[str]) -> dict[str, float]:
-    """Return the mean reward of samples by objective."""
-    if not rows:
-        return {}
-    return {name: sum(row.rewards[name] for row in rows) / len(rows) for name in names}
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """What one prompt gave; without rows it was left out."""
+
+    rows: Sequence[SampleRow]
+    tokens: int
 
 
 def seed_of(pick: Pick, direction: int) -> int:

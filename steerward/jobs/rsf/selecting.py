@@ -82,6 +82,32 @@ def select_samples(
     ]
 
 
+def check_one_origin(rows: Sequence[SampleRow]) -> None:
+    """Refuse samples of one iteration that were drawn or scored with different weights.
+
+    Raises:
+        InvalidRequest: If they were; the versions are named.
+    """
+    for what, versions in (
+        ("drawn by different policies", {row.policy_weight_version for row in rows}),
+        ("scored by different reward models", {row.reward_weight_version for row in rows}),
+    ):
+        if len(versions) > 1:
+            raise InvalidRequest(
+                f"the samples of iteration {rows[0].iteration} were {what}, versions "
+                f"{', '.join(sorted(versions))}, and cannot be compared: weights were exchanged "
+                "while the job ran or was paused; create a new job",
+                param="model",
+            )
+
+
+def mean_rewards(rows: Sequence[SampleRow], names: Sequence[str]) -> dict[str, float]:
+    """Return the mean reward of samples by objective."""
+    if not rows:
+        return {}
+    return {name: sum(row.rewards[name] for row in rows) / len(rows) for name in names}
+
+
 def write_training_set(
     path: Path,
     rows: Sequence[SampleRow],
@@ -95,7 +121,7 @@ def write_training_set(
     """Write the conversations to fine-tune on: selected samples, with others mixed in.
 
     Raises:
-        InvalidRequest: If nothing was selected.
+        InvalidRequest: If there is nothing to fine-tune on.
     """
     examples = [
         {
@@ -107,6 +133,11 @@ def write_training_set(
         for row in rows
         for direction in row.selected_for
     ]
+    if not rows:
+        raise InvalidRequest(
+            "no prompt could be sampled and scored; the job's events tell why",
+            param="training_file",
+        )
     if not examples:
         counts = Counter(row.reason for row in rows).most_common()
         raise InvalidRequest(

@@ -47,8 +47,9 @@ class Tracker:
 
     def keep(self, progress: IterationProgress) -> None:
         """Take over what is known of an iteration."""
-        self._by_iteration[progress.iteration] = progress
-        self._tell()
+        if self._by_iteration.get(progress.iteration) != progress:
+            self._by_iteration[progress.iteration] = progress
+            self._tell()
 
     def sampled(self, done: int, total: int, tokens: int) -> None:
         """Count a prompt whose samples are there."""

@@ -7,12 +7,16 @@ under another name, made durable, and renamed. What a killed step left behind is
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from steerward.protocol.fine_tuning import IterationProgress
+
+# Ends of names: of what is not whole yet, and of what is not whole any more.
+_BUILDING, _REMOVED = ".building", ".removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,11 @@ class IterationFolder:
         """Answers to evaluation prompts."""
         return self.path / "evaluation.parquet"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of it is done."""
+        return any(path.exists() for path in (self.parts, self.samples, self.policy))
+
     def save(self, progress: IterationProgress) -> None:
         """Keep what is known of the iteration."""
         write_whole(
@@ -82,6 +91,15 @@ class Workspace:
         folder.path.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def tidy(self) -> None:
+        """Remove what killed runs were writing or removing; nobody else may be at it."""
+        for end in (_BUILDING, _REMOVED):
+            for path in [*self.path.rglob(f".*{end}")]:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
     @property
     def results(self) -> Path:
         """Every sample, as JSON lines."""
@@ -95,7 +113,7 @@ class Workspace:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let a file appear under its name whole and durable, or not at all."""
-    building = path.with_name(f".{path.name}.{os.getpid()}.building")
+    building = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_BUILDING}")
     try:
         write(building)
         with building.open("rb") as file:
@@ -111,7 +129,7 @@ def remove_folder(path: Path) -> None:
     """Remove a folder that nothing needs any more, so that no half of it can be taken for one."""
     if not path.exists():
         return
-    doomed = path.with_name(f".{path.name}.{os.getpid()}.removed")
+    doomed = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_REMOVED}")
     path.rename(doomed)
     shutil.rmtree(doomed)
 

@@ -13,6 +13,7 @@ from steerward.policy.steering import Part
 from steerward.protocol.chat import ChatCompletion, ChatCompletionRequest
 from steerward.protocol.completions import Completion, CompletionRequest
 from steerward.server.auth import KeyedRoute
+from steerward.server.compat.nim_chat import ScoredChat, reward_completion
 from steerward.server.disconnect import gone, unless_disconnected
 from steerward.server.documentation import error_answers
 from steerward.server.generation import (
@@ -38,7 +39,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ANSWERS)
+@router.post("/v1/chat/completions", response_model=ChatCompletion | ScoredChat, responses=_ANSWERS)
 async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
     """Draw completions of a conversation, steered by a direction, each with its rewards.
 
@@ -51,7 +52,12 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     each choice has its `finish_reason` and `reward`. `steering` is in the first chunk, and again,
     with what is known only then, where the last choice ends. What fails before there is anything
     to send is an error answer; what fails later is an event with `error`, and no `[DONE]`.
+
+    Where `model` is a reward model the conversation ends with the assistant's turn, which is
+    scored: the text of the answer is `reward:NUMBER`, and `logprobs` has each objective.
     """
+    if body.model in state_of(request).engines and body.is_answered:
+        return await reward_completion(body, request)
     shape = ChatShape(has_logprobs=body.num_top_logprobs is not None)
     return await _answer(body, shape, request)
 
@@ -76,12 +82,19 @@ async def _answer(body: AnyRequest, shape: AnswerShape, request: Request) -> Res
     )
 
     async def draw() -> Response:
+        await state.pause.enter(asked.deadline - time.perf_counter())
+        try:
+            generation = await steered.begin(asked)
+        except BaseException:
+            state.pause.leave()
+            raise
         observed = ObservedGeneration(
-            await steered.begin(asked),
+            generation,
             model=variant or steered.policy.name,
             num_choices=asked.n,
             metrics=state.metrics,
             began_at=began_at,
+            on_close=state.pause.leave,
         )
         try:
             if body.stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,6 +14,7 @@ from steerward.protocol.tokenization import TokenizeRequest, TokenizeResponse
 from steerward.server.auth import KeyedRoute
 from steerward.server.disconnect import gone, unless_disconnected
 from steerward.server.documentation import error_answers
+from steerward.server.idempotency import answered_once
 from steerward.server.responses import json_response, prefers
 from steerward.server.state import state_of
 
@@ -41,17 +43,33 @@ async def score(body: ScoreRequest, request: Request) -> Response:
     `gates` and `coefficients` (N, K) float32. The metadata has one key, `summary`: a JSON object
     with `objectives`, the names of the K columns, and what the JSON answer says beside its items.
     Errors are JSON always.
+
+    With the header `Idempotency-Key` the same request, sent again within ten minutes, is answered
+    with the first one's answer and not scored again.
     """
-    engine = state_of(request).engine(body.model)
-    scored = await unless_disconnected(engine.score(body), request)
-    if scored is None:
-        return gone()
-    headers = {f"x-{stage}-ms": f"{s * 1e3:.2f}" for stage, s in scored.stages.items()}
-    headers["x-weight-version"] = engine.weight_version
-    if prefers(request, MEDIA_TYPE):
-        content = scored.arrays.to_safetensors()
-        return Response(content, headers=headers, media_type=MEDIA_TYPE)
-    return json_response(scored.answer, headers=headers)
+    state = state_of(request)
+    engine = state.engine(body.model)
+    in_arrays = prefers(request, MEDIA_TYPE)
+
+    async def answer() -> Response:
+        timeout_s = min(body.timeout_s or math.inf, state.config.request_timeout_s)
+        async with state.pause.running(timeout_s) as left_s:
+            scored = await engine.score(body.model_copy(update={"timeout_s": left_s}))
+        headers = {f"x-{stage}-ms": f"{s * 1e3:.2f}" for stage, s in scored.stages.items()}
+        headers["x-weight-version"] = engine.weight_version
+        if in_arrays:
+            content = scored.arrays.to_safetensors()
+            return Response(content, headers=headers, media_type=MEDIA_TYPE)
+        return json_response(scored.answer, headers=headers)
+
+    answering = answered_once(
+        request,
+        answer,
+        store=state.answers,
+        metrics=state.metrics,
+        variant=MEDIA_TYPE if in_arrays else "",
+    )
+    return await unless_disconnected(answering, request) or gone()
 
 
 @router.post(

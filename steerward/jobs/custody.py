@@ -1,0 +1,53 @@
+"""One run of a job at a time, whatever the database believes.
+
+The lease says who may run a job. A server that was frozen for longer than its lease does not know
+yet that it has lost it, and may be writing: the next one waits until it has let go of the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+LOCK_FILE = ".lock"
+_POLL_S = 0.25
+
+
+@asynccontextmanager
+async def sole_use(folder: Path, *, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+    """Hold a job's folder; the system lets go of it when this process ends, however it does.
+
+    Args:
+        folder: Of the job; must be there.
+        on_wait: Called once if another process holds it.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        has_told = False
+        while not _is_locked(descriptor):
+            if not has_told:
+                has_told = True
+                on_wait()
+            # Nothing tells of a lock that becomes free without a thread that waits for it.
+            await asyncio.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Return whether the lock is held now; a file system without locks is taken for free."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
