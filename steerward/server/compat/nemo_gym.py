@@ -90,8 +90,8 @@ async def verify(body: VerifyRequest, request: Request) -> Response:
     """Verify a sample of NeMo Gym.
 
     The body comes back with `reward`, `reward_components` (gates times rewards, which sum to it
-    exactly; with `?direction=` there is one component, the direction's) and the raw rewards as
-    `objective/NAME`, which Gym averages and logs.
+    exactly; with `?direction=` or `?weights=` there is one component, their score) and the raw
+    rewards as `objective/NAME`, which Gym averages and logs.
     """
     options = read_options(request)
     messages = [*_asked(body.responses_create_params), _answer(body.response)]

@@ -88,6 +88,7 @@ async def test_many_kills_in_a_row_lose_nothing(tmp_path: Path) -> None:
     whole = game(tmp_path / "whole", evaluation_prompts=0)
     await whole.loop().run()
     folder, kills = tmp_path / "killed", 0
+    again = game(folder, evaluation_prompts=0)
     while kills < 20:
         again = game(folder, fuse=Fuse(110), evaluation_prompts=0)
         try:

@@ -6,8 +6,10 @@ import asyncio
 import json
 import shutil
 import sqlite3
+import subprocess
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from tests.server.jobs.running import FILES, JOBS, RunningServer, running_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("clean_environment")]
 
-LONG = {"prompts_per_iteration": 200, "candidates_per_prompt": 8, "max_tokens": 64}
+LONG: dict[str, Any] = {"prompts_per_iteration": 200, "candidates_per_prompt": 8, "max_tokens": 64}
 """Settings with which sampling takes seconds."""
 
 
@@ -31,7 +33,7 @@ async def chat(server: RunningServer, model: str) -> str:
     return answer.json()["system_fingerprint"]
 
 
-def in_step(step: str, *, done: int = 0) -> Any:
+def in_step(step: str, *, done: int = 0) -> Callable[[dict[str, Any]], bool]:
     def reached(job: dict[str, Any]) -> bool:
         assert job["status"] in ("queued", "running"), job
         progress = job["progress"]
@@ -172,27 +174,21 @@ async def test_a_full_disk_pauses_the_job_until_there_is_room(
             assert (await server.end(job_id))["status"] == "cancelled"
 
 
-def small_disk(folder: Path, *, megabytes: int) -> Any:
+@contextmanager
+def small_disk(folder: Path, *, megabytes: int) -> Iterator[Path]:
     """Give a file system of a few megabytes, where this process may mount one."""
-    import subprocess
-    from contextlib import contextmanager
-
-    @contextmanager
-    def mounted() -> Any:
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("there is no mount here")
-        if done.returncode:
-            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-        try:
-            yield folder
-        finally:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
-
-    return mounted()
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 async def test_two_servers_run_a_job_once_and_both_serve_what_it_made(
