@@ -155,6 +155,7 @@ def test_restarts_in_the_middle_of_a_run_change_no_reward(server: Server, tmp_pa
     functions = reward_funcs(server.url, objectives=OBJECTIVES, log_gates=False)
     logged = trained([recorder, *functions], tmp_path)
     assert server.ended_with == [-signal.SIGTERM, -signal.SIGKILL]
+    assert all(logged[place]["step_time"] > UNDER_WAY_S for place in (2, 4))
     assert server.log.count("Application startup complete") == 3
     assert server.log.count("Application shutdown complete") == 1
     assert len(logged) == len(recorder.batches) == STEPS
