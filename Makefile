@@ -14,14 +14,15 @@ TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH_INDEX_cuda :=
 ROUNDS ?= 5
 BENCH_ROUNDS := score_throughput concurrency classifiers repeats growth latency ablation dtypes wire \
-  generation rsf
-BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline steering_front
+  generation rsf protocols
+BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline steering_front grpo
 $(foreach name,$(BENCH_ROUNDS),$(eval BENCH_FLAGS_$(name) := --rounds $(ROUNDS)))
 BENCH_FLAGS_concurrency += $(addprefix --litserve-python ,$(LITSERVE_PYTHON))
 BENCH_FLAGS_classifiers += $(addprefix --infinity-python ,$(INFINITY_PYTHON))
 BENCH_FLAGS_steering_front := --plot docs/images/steering_front-cpu.png
 BENCH_FLAGS_steering_front += $(addprefix --prompts ,$(PROMPTS))
 BENCH_FLAGS_rsf += $(addprefix --prompts ,$(PROMPTS))
+BENCH_FLAGS_grpo := --plot docs/images/grpo-cpu.png $(addprefix --prompts ,$(PROMPTS))
 BENCH_FLAGS_rsf_front := --plot docs/images/rsf_front-cpu.png $(addprefix --prompts ,$(PROMPTS))
 BENCH_FLAGS_rsf_front += $(addprefix --job ,$(JOB))
 CHECKED := steerward tests benchmarks recipes docs
@@ -41,8 +42,9 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 serve: install-server
 	$(BIN)/steerward serve
 
+# Files side by side, as many as there are processors; the largest models take 1 GB each.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check $(CHECKED)
@@ -58,8 +60,8 @@ format: setup
 # make bench ROUNDS=5                 all of them, one after the other
 # make bench-growth ROUNDS=5          one of them
 # make bench-rsf_front JOB=FOLDER     the front of a finished fine-tuning job, by its folder
-# PROMPTS names the prompts of steering_front, rsf and rsf_front; without it, the first two ask
-# questions of our own, and the third reads the answers that the job was measured by.
+# PROMPTS names the prompts of steering_front, rsf, grpo and rsf_front; without it, the first three
+# ask questions of our own, and the last reads the answers that the job was measured by.
 # LITSERVE_PYTHON and INFINITY_PYTHON name interpreters whose environments have these peers, to
 # compare with; docs/performance.md tells how to make them.
 bench: $(addprefix bench-,$(BENCHMARKS))

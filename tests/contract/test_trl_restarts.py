@@ -134,12 +134,11 @@ def scored_afterwards(url: str, prompts: list[str], completions: list[str]) -> d
             client.score(prompt, [completion]).items[0].candidates[0]
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-    columns = {"score": [row.score for row in rows]}
-    columns |= {name: [row.rewards[name] for row in rows] for name in rows[0].rewards}
+    columns = {"score": [row.score for row in rows if row.score is not None]}
+    columns |= {name: [row.rewards[name] for row in rows] for name in OBJECTIVES}
     return {
-        f"rewards/steerward_{name}/mean": sum(values) / len(values)
+        f"rewards/steerward_{name}/mean": sum(values) / len(rows)
         for name, values in columns.items()
-        if all(value is not None for value in values)
     }
 
 

@@ -38,7 +38,7 @@ async def app(start_app: Any) -> FastAPI:  # noqa: F811
 
 @pytest.fixture
 def group(app: FastAPI) -> EngineGroup:
-    engine = app.state.steerward.engines["armorm"]
+    engine = app.state.steerward.engines["armorm"].current
     assert isinstance(engine, EngineGroup)
     return engine
 

@@ -38,7 +38,7 @@ async def test_what_is_not_done_at_the_drain_deadline_is_answered_503(
     start_app: StartApp,
 ) -> None:
     app = await start_app(max_batch_tokens=64, drain_timeout_s=0.1)
-    engine = app.state.steerward.engines["armorm"]
+    engine = app.state.steerward.engines["armorm"].current
     # The engines are started by now.
     config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")
     server = _Server(config, app.state.steerward)

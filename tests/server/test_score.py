@@ -292,7 +292,7 @@ async def test_overload_is_429_with_retry_after(start_app: StartApp) -> None:
 async def test_work_of_a_client_that_left_is_cancelled(start_app: StartApp) -> None:
     """The request is handed over by hand, so that the test decides when the client leaves."""
     app: FastAPI = await start_app(max_batch_tokens=64)
-    engine = app.state.steerward.engines["armorm"]
+    engine = app.state.steerward.engines["armorm"].current
     items = [{"prompt": f"p {i}", "candidates": ["word " * 300]} for i in range(300)]
     body = json.dumps({"items": items}).encode()
     left = asyncio.Event()

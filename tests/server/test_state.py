@@ -42,7 +42,7 @@ async def test_engines_are_closed_together_and_each_answers_what_waits(
     request = ScoreRequest.model_validate({"items": BODY["items"]})
     other = ScoreRequest.model_validate({"items": [{"prompt": "Other.", "candidates": ["One."]}]})
     release = threading.Event()
-    engines: list[Engine] = list(state.engines.values())
+    engines: list[Engine] = [model.current for model in state.engines.values()]
     running: list[asyncio.Task[Any]] = []
     waiting: list[asyncio.Task[Any]] = []
     for engine in engines:
