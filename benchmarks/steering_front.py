@@ -6,7 +6,8 @@
 Asks a server of its own for completions to held-out prompts, in ten directions from -45 to +45
 degrees: by conditioning (`prompt`), by choosing the best of 8 (`best_of`), by choosing among 5
 directions nearby (`neighbours`), and without any direction. Rewards are those that the answers
-carry. Intervals are 95 %, by resampling prompts. Rewards are told in standard deviations from the
+carry; where nothing is chosen, the mean of several answers to each prompt. Intervals are 95 %, by
+resampling prompts. Rewards are told in standard deviations from the
 mean of the reward model's reference; the hypervolume is the area that a front dominates, from the
 worst mean reward of all ways less one standard deviation.
 """
@@ -54,6 +55,8 @@ class Setting:
     policy: str = "pocket-policy"
     reward_model: str = "pocket"
     max_tokens: int = 128
+    samples: int = 4
+    """Answers to each prompt where nothing is chosen, whose mean counts: less of chance."""
     clients: int = 32
     seed: int = 0
     plot: str = ""
@@ -125,22 +128,39 @@ async def _measure(
                 response = await client.post("/v1/chat/completions", json=body)
             if response.status_code != 200:
                 raise RuntimeError(response.text)
-            answer = response.json()
-            (choice,) = answer["choices"]
-            return {"prompt": prompt, "text": choice["message"]["content"], **choice["reward"]}
+            return _mean_answer(prompt, response.json()["choices"])
 
         async def all_of(fields: dict[str, Any], offset: int) -> list[dict[str, Any]]:
             asked = (ask(prompt, offset + i, fields) for i, prompt in enumerate(prompts))
             return list(await asyncio.gather(*asked))
 
         found: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
-        found[UNSTEERED, None] = await all_of({}, setting.seed)
+        found[UNSTEERED, None] = await all_of({"n": setting.samples}, setting.seed)
         for name, fields in _MODES.items():
+            several = {"n": setting.samples} if name == PROMPT else {}
             for angle in ANGLES:
                 # Every way draws with the same seeds, which makes their differences smaller.
-                found[name, angle] = await all_of({**fields, "angle": angle}, setting.seed)
+                asked = {**fields, **several, "angle": angle}
+                found[name, angle] = await all_of(asked, setting.seed)
                 print(f"{name} at {angle} degrees", file=sys.stderr)
     return found
+
+
+def _mean_answer(prompt: str, choices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean rewards and length of the answers to a prompt, and the first of them."""
+    texts = [choice["message"]["content"] for choice in choices]
+    rewards = [choice["reward"] for choice in choices]
+    scores = [one["direction_score"] for one in rewards if one["direction_score"] is not None]
+    return {
+        "prompt": prompt,
+        "text": texts[0],
+        "characters": float(np.mean([len(text) for text in texts])),
+        "rewards": {
+            name: float(np.mean([one["rewards"][name] for one in rewards]))
+            for name in rewards[0]["rewards"]
+        },
+        "direction_score": float(np.mean(scores)) if scores else None,
+    }
 
 
 def summarise(
@@ -199,7 +219,7 @@ def _point(
             name: {"mean": float(values[:, i].mean()), "low": float(low[i]), "high": float(high[i])}
             for i, name in enumerate(objectives)
         },
-        "characters": float(np.mean([len(one["text"]) for one in answers])),
+        "characters": float(np.mean([one["characters"] for one in answers])),
     }
 
 
@@ -216,7 +236,7 @@ def _correlations(means: Mapping[tuple[str, int | None], Any]) -> dict[str, floa
 def _differences(
     found: Mapping[tuple[str, int | None], Sequence[Mapping[str, Any]]], resamples: Any
 ) -> list[dict[str, float]]:
-    """Return by how much the best of 8 beat one sample on the direction score, by direction."""
+    """Return by how much the best of 8 beat samples on the direction score, by direction."""
     rows: list[dict[str, float]] = []
     for angle in ANGLES:
         gain = np.array(

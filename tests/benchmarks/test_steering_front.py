@@ -36,6 +36,7 @@ def test_what_was_found_is_told_as_it_was(tmp_path: Path) -> None:
             {
                 "prompt": f"p{i}",
                 "text": "x" * 10,
+                "characters": 10.0,
                 "direction_score": best,
                 "rewards": {"helpfulness": best, "verbosity": 1 + 2 * np.sin(angle) + n},
             }
