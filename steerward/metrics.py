@@ -35,7 +35,8 @@ class _BeforeReading(Collector):
         self.actions: list[Callable[[], None]] = []
 
     def collect(self) -> Iterable[Metric]:
-        for action in self.actions:
+        # Another thread may take one out meanwhile.
+        for action in tuple(self.actions):
             action()
         return ()
 
@@ -106,10 +107,12 @@ class Metrics:
             model,
         )
         self.reward_mean = self._gauge(
-            "reward_mean", "Mean raw reward since the start.", ("model", "objective")
+            "reward_mean", "Mean raw reward of the weights that score.", ("model", "objective")
         )
         self.reward_variance = self._gauge(
-            "reward_variance", "Variance of the raw reward since the start.", ("model", "objective")
+            "reward_variance",
+            "Variance of the raw reward of the weights that score.",
+            ("model", "objective"),
         )
         self.gate_entropy = self._histogram(
             "gate_entropy_nats", "Entropy of the gates of a prompt, as shares.", model, _NATS
@@ -155,9 +158,15 @@ class Metrics:
             "idempotency_bytes", "Memory that answers kept under idempotency keys hold.", ()
         )
 
-    def before_reading(self, action: Callable[[], None]) -> None:
-        """Call an action whenever someone is about to read the metrics, on the reader's thread."""
-        self._before_reading.actions.append(action)
+    def before_reading(self, action: Callable[[], None]) -> Callable[[], None]:
+        """Call an action whenever someone is about to read the metrics, on the reader's thread.
+
+        Returns:
+            What ends that; to be called once.
+        """
+        actions = self._before_reading.actions
+        actions.append(action)
+        return lambda: actions.remove(action)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

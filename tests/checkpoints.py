@@ -25,6 +25,17 @@ def copy_tokenizer(folder: Path) -> None:
         shutil.copy(GOLDEN / "armorm" / name, folder / name)
 
 
+def copy_with_other_heads(folder: Path) -> Path:
+    """Write the golden ArmoRM with other heads: all its rewards are -2 times as large."""
+    shutil.copytree(GOLDEN / "armorm", folder)
+
+    def change(tensors: dict[str, Tensor]) -> None:
+        tensors["regression_layer.weight"] *= -2.0
+
+    edit_tensors(folder, change)
+    return folder
+
+
 def edit_tensors(folder: Path, edit: Callable[[dict[str, Tensor]], None]) -> None:
     """Change the tensors of a checkpoint in place."""
     path = folder / "model.safetensors"

@@ -25,10 +25,14 @@ class Observer:
         metrics: Of the server process.
         model: Name the model is served under.
         objectives: In head order.
+        is_shown: Whether the gauges read it now; else from `show` on. What is counted is counted.
     """
 
-    def __init__(self, metrics: Metrics, *, model: str, objectives: ObjectiveSet) -> None:
+    def __init__(
+        self, metrics: Metrics, *, model: str, objectives: ObjectiveSet, is_shown: bool = True
+    ) -> None:
         self._metrics = metrics
+        self._is_shown = is_shown
         self._model = model
         self._names = objectives.names
         self._queues: dict[str, Callable[[], int]] = {}
@@ -37,7 +41,7 @@ class Observer:
         # Held by device threads and the event loop, never by a signal handler.
         self._recording = threading.Lock()
         self._unrecorded: deque[tuple[Prepared, BatchResult]] = deque()
-        metrics.before_reading(self.settle)
+        self._stop_settling = metrics.before_reading(self.settle)
         self._count = 0
         self._mean_K = torch.zeros(len(objectives), dtype=torch.float64)
         self._squares_K = torch.zeros(len(objectives), dtype=torch.float64)
@@ -54,21 +58,42 @@ class Observer:
             number += 1
             label = f"{device} #{number}"
         self._queues[label] = queued_tokens
-        self._metrics.replica_queued_tokens.labels(self._model, label).set_function(queued_tokens)
-        total = self._metrics.queued_tokens.labels(self._model)
-        total.set_function(lambda: sum(queued() for queued in self._queues.values()))
         self._caches.append(cached_bytes)
-        held = self._metrics.prefix_cache_bytes.labels(self._model)
-        held.set_function(lambda: sum(cached() for cached in self._caches))
-        self.record_ready(label, False)
+        self._ready[label] = False
+        if self._is_shown:
+            self.show()
         return label
+
+    def show(self) -> None:
+        """Let the gauges read this observer, and no other of the same model, from now on."""
+        metrics, model = self._metrics, self._model
+        for label, queued_tokens in self._queues.items():
+            metrics.replica_queued_tokens.labels(model, label).set_function(queued_tokens)
+        queues, caches = self._queues, self._caches
+        total = metrics.queued_tokens.labels(model)
+        total.set_function(lambda: sum(queued() for queued in queues.values()))
+        held = metrics.prefix_cache_bytes.labels(model)
+        held.set_function(lambda: sum(cached() for cached in caches))
+        with self._recording:
+            self._is_shown = True
+            self._show_ready()
+            if self._count:
+                self._show_rewards()
+
+    def retire(self) -> None:
+        """Be shown no more, and let go of the replicas; what they still do is counted."""
+        with self._recording:
+            self._is_shown = False
+        self._stop_settling()
+        # Gauges that read them meanwhile keep what they have: another observer is shown next.
+        self._queues, self._caches = {}, []
 
     def record_ready(self, replica: str, is_ready: bool) -> None:
         """Record whether a replica answers requests; the model does if one of them does."""
         with self._recording:
             self._ready[replica] = is_ready
-            self._metrics.replica_ready.labels(self._model, replica).set(float(is_ready))
-            self._metrics.ready.labels(self._model).set(float(any(self._ready.values())))
+            if self._is_shown:
+                self._show_ready()
 
     def record_answer(self, replica: str, seconds: dict[str, float]) -> None:
         """Record how long a request that a replica answered spent in each stage."""
@@ -125,8 +150,13 @@ class Observer:
         self._squares_K += squares_K + shift_K**2 * (self._count * count / total)
         self._mean_K += shift_K * (count / total)
         self._count = total
-        if is_first:
+        if is_first and self._is_shown:
             self._show_rewards()
+
+    def _show_ready(self) -> None:
+        for replica, is_ready in self._ready.items():
+            self._metrics.replica_ready.labels(self._model, replica).set(float(is_ready))
+        self._metrics.ready.labels(self._model).set(float(any(self._ready.values())))
 
     def _show_rewards(self) -> None:
         """Let the gauges read the moments when they are looked at, not at every pass."""

@@ -19,6 +19,11 @@ class Scored:
     stages: dict[str, float]
 
     @property
+    def weight_version(self) -> str:
+        """Of the weights that scored it, whatever has taken over since."""
+        return self.arrays.summary["weight_version"]
+
+    @property
     def answer(self) -> dict[str, Any]:
         """The answer by name.
 

@@ -48,7 +48,7 @@ class Worker:
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._queue = ChunkQueue(max_tokens=max_batch_tokens)
-        self._thread = threading.Thread(target=self._run, name="steerward-device", daemon=True)
+        self._thread: threading.Thread | None = None
 
     @property
     def queued_tokens(self) -> int:
@@ -61,6 +61,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the thread; it warms up before it takes anything."""
+        self._thread = threading.Thread(target=self._run, name="steerward-device", daemon=True)
         self._thread.start()
 
     def submit(self, submission: Submission) -> None:
@@ -78,8 +79,12 @@ class Worker:
     def close(self, *, timeout_s: float) -> None:
         """Answer what still waits with `NotReady`, and end the thread after its batch."""
         self._queue.close("the server is shutting down")
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(timeout_s)
+        if self._thread is None or not self._thread.is_alive():
+            # They are methods of whoever owns this; without the cycle, weights that nobody uses
+            # any more are freed at once, also where the collector does not look.
+            self._on_ready = self._on_failure = _ignore
 
     def _run(self) -> None:
         if not self._probe():
@@ -189,3 +194,7 @@ class Worker:
         self._queue.finish(taken, has_failed=True)
         for chunk in [*taken, *self._queue.clear()]:
             answer(chunk.item, NotReady(self._queue.end_reason, retry_after_s=5.0))
+
+
+def _ignore(*_: str) -> None:
+    """Nobody is left to be told."""

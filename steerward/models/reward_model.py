@@ -279,7 +279,9 @@ class RewardModel(nn.Module):
         Raises:
             UnknownObjective: If they name an objective that the model does not have.
         """
-        weights_K = torch.tensor(self.objectives.vector(weights, param="weights"))
+        # Named, for the default is of the process: whoever loads a model beside this changes it.
+        vector = self.objectives.vector(weights, param="weights")
+        weights_K = torch.tensor(vector, dtype=torch.float32)
         return weighted_coefficients(weights_K, self.transform.cpu())
 
     def score_conversation(self, messages: Sequence[Turn]) -> RewardOutput:

@@ -17,6 +17,19 @@ class TrainablePolicy(Policy, Protocol):
         """Of its checkpoint."""
         ...
 
+    @property
+    def max_running(self) -> int:
+        """Completions that it draws at once."""
+        ...
+
+    def swap_weights(self, folder: str | Path) -> str:
+        """Let requests from now on be drawn by other weights, and return their version. Blocks.
+
+        Raises:
+            CheckpointRefused: If they do not fit.
+        """
+        ...
+
     def load_variant(self, name: str, folder: str | Path) -> str:
         """Serve weights beside the policy under a name, and return their version. Blocks.
 

@@ -36,7 +36,7 @@ class JobRequest(RequestModel):
     validation_file: Text | None = None
     """Id of a file of prompts that the policy is measured on."""
     method: Method
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     suffix: Annotated[Text, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")] | None = None
     """Part of the fine-tuned model's name: letters, digits, dots, dashes and underscores."""
     metadata: dict[Text, Text] | None = None
@@ -115,7 +115,7 @@ class JobProgress(AnswerModel):
     """Of the step at hand: prompts sampled or measured, optimiser steps made."""
     total: int = 0
     tokens_per_s: float | None = None
-    """Of sampling, or of training."""
+    """Of sampling and of measuring; None in other steps."""
     sampled_tokens: int = 0
     trained_tokens: int = 0
     history: list[IterationProgress] = []

@@ -46,9 +46,12 @@ class LoadRequest(RequestModel):
     """Body of ``POST /v1/models``."""
 
     id: Annotated[Text, Field(min_length=1, max_length=256, pattern=r"^[\w.:@/-]+$")]
-    """Name to serve the weights under; one that is served so already gets these."""
+    """Name of what is served with the weights from now on: a reward model or a policy of this
+    server, or another name, under which they are served beside a policy."""
     parent: Text | None = None
-    """Policy that they are weights or an adapter of; may be left out where there is only one."""
+    """Policy that they are weights or an adapter of; may be left out where there is only one. Not
+    for a reward model, nor for a policy itself."""
     path: Annotated[Text, Field(min_length=1, max_length=4096)]
-    """Folder on the server's machine: a checkpoint of the same shape as the policy's, or a LoRA
+    """Folder on the server's machine: for a reward model, a checkpoint with the same objectives,
+    kind of gate and tokenizer; for a policy, one of the same shape, or beside it a LoRA
     adapter."""

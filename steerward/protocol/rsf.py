@@ -8,12 +8,16 @@ are ours.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from steerward.protocol.scoring import Direction
 from steerward.protocol.wire import RequestModel, Text
+
+MOST_COMPLETIONS = 2_000_000
+"""That may be drawn in one iteration."""
 
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -97,10 +101,11 @@ class RsfSettings(RequestModel):
     """Longest completion."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Prompts that are sampled and scored at the same time."""
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Of everything that is drawn. Default: the job's own seed, else 0."""
     reward_model: Text | None = None
-    """Name of a reward model of the server. Default: its first."""
+    """Name of a reward model of the server. Default: its first; `steerward rsf` wants the name
+    where there are several."""
 
     pool: Literal["direction", "prompt"] = "direction"
     """Which completions compete for a direction: those drawn for it, or all of the prompt. The
@@ -165,6 +170,7 @@ class RsfSettings(RequestModel):
                 raise ValueError(f"{name} is for selection {name!r}, not {self.selection!r}")
             if not given and self.selection == name:
                 raise ValueError(f"selection {name!r} needs {name}")
+        self._check_completions()
         if (self.sft_share > 0) != (self.sft_file is not None):
             raise ValueError("sft_share and sft_file go together; give both or neither")
         if self.early_stopping_patience is not None and not self.evaluation_prompts:
@@ -172,3 +178,16 @@ class RsfSettings(RequestModel):
         if isinstance(self.directions, list) and self.spread != "grid":
             raise ValueError("spread makes directions; leave it out where they are listed")
         return self
+
+    def _check_completions(self) -> None:
+        factors = {
+            name: getattr(self, name)
+            for name in ("prompts_per_iteration", "directions_per_prompt", "candidates_per_prompt")
+        }
+        product = math.prod(factors.values())
+        if product > MOST_COMPLETIONS:
+            words = " x ".join(f"{name} {value:,}" for name, value in factors.items())
+            raise ValueError(
+                f"{words} are {product:,} completions in one iteration, limit "
+                f"{MOST_COMPLETIONS:,}; lower one of them, and make more iterations"
+            )

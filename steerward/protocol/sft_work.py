@@ -15,6 +15,8 @@ from steerward.protocol.wire import AnswerModel, RequestModel
 
 REPORT_FILE = "report.json"
 """In the folder of a finished fine-tuning."""
+MASTER = "master"
+"""In the folder of whole weights that are stored with fewer bits: the same in float32."""
 LOG_FILE = "trainer.log"
 """In the work folder: what the process and its libraries wrote."""
 JOB_FILE = "job.json"
@@ -76,6 +78,8 @@ class SftReport(AnswerModel):
     tokens: int
     """Of completions, learned; epochs counted."""
     steps: int
+    left_out: int = 0
+    """Conversations that were not learned, for they do not fit the policy."""
     seconds: float
     """Of training, where it was broken off too."""
     learning_rate: float

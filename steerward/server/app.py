@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 import steerward
 from steerward.config import ServeConfig
-from steerward.engine.served import ServedModel
+from steerward.engine.exchange import ExchangeableModel
 from steerward.metrics import Metrics
 from steerward.policy.generation import Policy
 from steerward.policy.steering import SteeredPolicy
@@ -45,7 +45,7 @@ Nothing is ever truncated, and no score is ever made up.
 
 def create_app(
     config: ServeConfig,
-    engines: Mapping[str, ServedModel],
+    engines: Mapping[str, ExchangeableModel],
     policies: Mapping[str, Policy],
     metrics: Metrics,
     jobs: ServerJobs | None = None,
@@ -99,7 +99,7 @@ def create_app(
 
 
 def _steered(
-    policies: Mapping[str, Policy], engines: Mapping[str, ServedModel]
+    policies: Mapping[str, Policy], engines: Mapping[str, ExchangeableModel]
 ) -> dict[str, SteeredPolicy]:
     """Return each policy with the reward model that scores where requests name none: the first."""
     first = next(iter(engines.values()), None)

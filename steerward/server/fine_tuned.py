@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 from steerward.jobs.records import FineTuned
 from steerward.jobs.store import JobStore
 from steerward.policy.trainable import TrainablePolicy
-from steerward.protocol.errors import NotFound, SteerwardError
+from steerward.protocol.errors import InvalidRequest, NotFound, SteerwardError
 from steerward.protocol.fine_tuning import FINAL_STATUSES
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class FineTunedModels:
         self._store = store
         self._policies = policies
         self._changing = Lock()
+        self._is_stopped = False
         # By name: the job that publishes it here and has not ended.
         self._in_work: dict[str, str] = {}
         # By name: the version that is served, or was refused.
@@ -45,6 +47,8 @@ class FineTunedModels:
     def bring_up_to_date(self) -> None:
         """Serve what jobs have made, and nothing of those that came to nothing.
 
+        It may load many models; the rest is left after `stop`.
+
         Raises:
             NotReady: If the database cannot be used now.
         """
@@ -57,8 +61,14 @@ class FineTunedModels:
                     del self._known[name]
                     self.drop(name)
             for one in made.values():
+                if self._is_stopped:
+                    return
                 if one.name not in self._in_work:
                     self._serve(one)
+
+    def stop(self) -> None:
+        """Load no further model."""
+        self._is_stopped = True
 
     def _look_at(self, name: str, job_id: str) -> None:
         """Let go of a job that has ended, here or on another server."""
@@ -68,12 +78,14 @@ class FineTunedModels:
         del self._in_work[name]
         if status == "succeeded":
             return
+        # There is a record of a job that was cancelled when all but that was done.
+        with suppress(NotFound):
+            try:
+                self._store.delete_fine_tuned(name)
+            except InvalidRequest:
+                # Another job has begun with it already.
+                return
         self.drop(name)
-        try:
-            # Of a job that was cancelled when all but that was done.
-            self._store.delete_fine_tuned(name)
-        except NotFound:
-            return
 
     def _serve(self, made: FineTuned) -> None:
         policy = self._policies.get(made.base)
@@ -87,7 +99,7 @@ class FineTunedModels:
         try:
             load(made.name, made.folder)
         # The server is worth more than one of its models; who asks for it hears 404.
-        except (SteerwardError, OSError) as error:
+        except (SteerwardError, OSError, RuntimeError) as error:
             logger.error("%s of %s is not served: %s", made.name, made.job_id, error)
 
     def drop(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from steerward.jobs.threads import in_thread
 from steerward.policy.case import conditioned
 from steerward.policy.generation import FinishReason, GenerationRequest, Policy, Prompt
 from steerward.policy.generation import Sampling as PolicySampling
+from steerward.policy.places import Places
 from steerward.policy.trainable import TrainablePolicy
 from steerward.protocol.conditioning import ConditioningRule
 from steerward.protocol.directions import PreferenceDirection
@@ -25,6 +27,9 @@ _CALL_S = 3600.0
 class ServedPolicy:
     """A policy of this server: the base at first, and what was published since.
 
+    The policy serves first come, first served. So that live requests find places soon, a job has
+    at most half of them, or those of one prompt if that is more; what it draws beyond waits here.
+
     Args:
         policy: That jobs fine-tune.
         name: Under which new weights are served beside it.
@@ -35,6 +40,8 @@ class ServedPolicy:
         self._policy = policy
         self._name = name
         self._variant = start
+        # What waits is bounded by the job's own concurrency.
+        self._places = Places(max_running=max(1, policy.max_running // 2), max_waiting=sys.maxsize)
 
     @property
     def rule(self) -> ConditioningRule:
@@ -57,18 +64,19 @@ class ServedPolicy:
         """
         system = self.rule.condition(direction).system
         prompt = conditioned(Prompt(messages=tuple(messages)), system)
-        request = GenerationRequest(
-            [prompt] * num,
-            PolicySampling(
-                max_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seed=sampling.seed,
-            ),
-            time.perf_counter() + _CALL_S,
-            self._variant,
+        drawn = PolicySampling(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
         )
-        return await _collected(self._policy, request)
+        await self._places.take(num)
+        try:
+            deadline = time.perf_counter() + _CALL_S
+            request = GenerationRequest([prompt] * num, drawn, deadline, self._variant)
+            return await _collected(self._policy, request)
+        finally:
+            self._places.give_back(num)
 
     async def publish(self, folder: Path, kind: Literal["full", "lora"]) -> str:
         """Serve weights or an adapter from now on, and return their version.

@@ -18,14 +18,16 @@ from steerward.jobs.attempts import counted_attempt
 from steerward.jobs.custody import sole_use
 from steerward.jobs.database import open_database
 from steerward.jobs.desk import JobDesk
+from steerward.jobs.disk import write_whole
 from steerward.jobs.files import FileStore
+from steerward.jobs.fine_tuned import fine_tuned_name
 from steerward.jobs.records import FineTuned, JobRecord
 from steerward.jobs.rsf.export import result_rows
 from steerward.jobs.rsf.loop import PATIENCE_S, LoopInput, LoopPorts, Outcome, RsfLoop
 from steerward.jobs.rsf.observer import Observer
 from steerward.jobs.rsf.origin import Origin, check_origin
 from steerward.jobs.rsf.samples import read_samples
-from steerward.jobs.rsf.workspace import Workspace, remove_folder, write_whole
+from steerward.jobs.rsf.workspace import Workspace, remove_folder
 from steerward.jobs.runner import JobOutcome, JobRunner
 from steerward.jobs.store import JobStore
 from steerward.jobs.threads import in_thread
@@ -119,19 +121,28 @@ class ServerJobs:
         )
 
     async def start(self) -> None:
-        """Serve what earlier jobs made, then take jobs as soon as their policies are ready."""
-        await asyncio.to_thread(self._fine_tuned.bring_up_to_date)
+        """Take jobs as soon as their policies are ready; what earlier ones made loads meanwhile."""
+        self._is_changed.set()
         self._looking = asyncio.create_task(self._keep_up_to_date())
         self._runner.start()
 
     async def close(self) -> None:
         """Stop; a job at hand goes on when a server is started again."""
+        self._fine_tuned.stop()
         await self._runner.close()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
         await asyncio.to_thread(self.desk.close)
         self._database.dispose()
+
+    async def owns(self, name: str) -> bool:
+        """Return whether a model's name is a job's, so that nobody else may exchange its weights.
+
+        Raises:
+            NotReady: If the database cannot be used now.
+        """
+        return await self.desk.owns(name)
 
     def _on_change(self) -> None:
         self._runner.wake()
@@ -166,11 +177,13 @@ class ServerJobs:
                 "the job waits for another server, or an earlier process, that still has its folder"
             )
 
-        async with sole_use(folder, on_wait=tell):
+        async with sole_use(folder, on_wait=tell) as lock:
             with counted_attempt(folder):
-                return await self._run_loop(record, observer, folder)
+                return await self._run_loop(record, observer, folder, lock)
 
-    async def _run_loop(self, record: JobRecord, observer: Observer, folder: Path) -> JobOutcome:
+    async def _run_loop(
+        self, record: JobRecord, observer: Observer, folder: Path, lock: int
+    ) -> JobOutcome:
         settings = record.settings
         policy, variant = self._models.policy(record.model)
         rewards = ServedRewards(self._models.engine(settings.reward_model))
@@ -182,13 +195,16 @@ class ServerJobs:
         )
         await in_thread(check_origin, folder, origin)
         given = await in_thread(self._input, record, folder)
-        name = fine_tuned_name(policy.name, record)
+        name = fine_tuned_name(policy.name, record.id, record.suffix)
         served = ServedPolicy(policy, name=name, start=variant)
         ports = LoopPorts(
             generator=served,
             reward_model=rewards,
             trainer=ProcessTrainer(
-                settings.training, accelerate_config=self._config.accelerate_config
+                settings.training,
+                accelerate_config=self._config.accelerate_config,
+                # It may outlive a server that is killed, by a moment.
+                keeps_open=[lock],
             ),
             publisher=served,
         )
@@ -226,6 +242,7 @@ class ServerJobs:
             folder=str(outcome.folder),
             weight_version=outcome.weight_version,
         )
+        Workspace(self._folder / "jobs" / record.id).prune(chosen=outcome.iteration)
         return JobOutcome(name, [result.id], outcome.trained_tokens)
 
     def _result(self, record: JobRecord) -> FileObject | None:
@@ -258,11 +275,6 @@ class ServerJobs:
 
         write_whole(workspace.results, write)
         return self._files.add_result(workspace.results, filename=_result_name(record), rows=rows)
-
-
-def fine_tuned_name(base: str, record: JobRecord) -> str:
-    """Return the name of the policy that a job makes, in OpenAI's manner."""
-    return f"ft:{base}:{record.suffix or 'rsf'}:{record.id[-8:]}"
 
 
 def _result_name(record: JobRecord) -> str:

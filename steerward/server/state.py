@@ -11,7 +11,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from steerward.config import ServeConfig
-from steerward.engine.served import ServedModel
+from steerward.engine.exchange import ExchangeableModel
 from steerward.jobs.desk import JobDesk
 from steerward.metrics import Metrics
 from steerward.policy.steering import SteeredPolicy
@@ -25,7 +25,7 @@ from steerward.server.rewards import EngineRewards
 class ServerState:
     """One server process."""
 
-    engines: Mapping[str, ServedModel]
+    engines: Mapping[str, ExchangeableModel]
     policies: Mapping[str, SteeredPolicy]
     config: ServeConfig
     metrics: Metrics
@@ -40,7 +40,7 @@ class ServerState:
         """Below which weights may be loaded by request."""
         return (self.config.state_folder, *self.config.weights_dir)
 
-    def engine(self, model: str | None, *, param: str = "model") -> ServedModel:
+    def engine(self, model: str | None, *, param: str = "model") -> ExchangeableModel:
         """Return the engine of a reward model.
 
         Raises:

@@ -104,15 +104,23 @@ def load_weights(folder: Path, *, device: torch.device, dtype: str) -> Weights:
     """Load the model of a folder and check that it can be decoded in steps.
 
     Raises:
-        CheckpointRefused: If it cannot, or the files do not belong together.
+        CheckpointRefused: If it cannot, the files do not belong together, or the device is full.
     """
     kind = resolve_dtype(dtype, device, read_config(folder))
     if kind is torch.int8:
         raise CheckpointRefused("a policy computes in float32, bfloat16 or float16, not in int8")
-    model = load_pretrained(AutoModelForCausalLM, folder, what="policy", dtype=kind)
-    model.eval().to(device)  # pyright: ignore[reportArgumentType] (its stub is of another method)
+    try:
+        model = load_pretrained(AutoModelForCausalLM, folder, what="policy", dtype=kind)
+        model.eval().to(device)  # pyright: ignore[reportArgumentType] (stub of another method)
+        max_positions = check_steps(model)
+    except RuntimeError as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointRefused(
+            f"{folder} cannot be loaded on {device}: {reason}; if its memory is full, serve fewer "
+            "models there"
+        ) from error
     count = sum(parameter.numel() for parameter in model.parameters())
-    return Weights(model, weight_version(folder), check_steps(model), count)
+    return Weights(model, weight_version(folder), max_positions, count)
 
 
 def read_rule(name: str) -> ConditioningRule:

@@ -69,6 +69,7 @@ class LocalPolicy:
         cache_bytes: int,
     ) -> None:
         self._name = name
+        self._max_running = max_running
         self._max_waiting = max_waiting
         model = checkpoint.weights.model
         shape = CacheShape.of(model.config, model.dtype)
@@ -124,6 +125,11 @@ class LocalPolicy:
     def folder(self) -> Path:
         """Of the checkpoint that is served under its own name."""
         return self._checkpoint.folder
+
+    @property
+    def max_running(self) -> int:
+        """Completions that it draws at once."""
+        return self._max_running
 
     @property
     def is_ready(self) -> bool:

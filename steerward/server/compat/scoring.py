@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry, Counter
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from steerward.engine.served import ServedModel
-from steerward.protocol.errors import InvalidRequest, NotReady, SteerwardError
+from steerward.engine.exchange import ExchangeableModel
+from steerward.protocol.errors import InvalidRequest, SteerwardError
 from steerward.protocol.items import Message, ScoreItem
 from steerward.protocol.scoring import ScoreRequest
 from steerward.protocol.validation import invalid_request
@@ -183,7 +183,7 @@ def _model_name(options: CompatOptions, named: str | None, state: ServerState) -
 
 
 async def _score_parts(
-    engine: ServedModel,
+    engine: ExchangeableModel,
     options: CompatOptions,
     items: Sequence[ScoreItem],
     *,
@@ -195,25 +195,23 @@ async def _score_parts(
     answers: list[dict[str, Any]] = []
     first = 0
     async with state.pause.running(config.request_timeout_s) as left_s:
-        for part in _parts(items, min(config.max_items, config.max_candidates)):
-            body = ScoreRequest(
-                items=part,
-                direction=None if options.direction is None else dict(options.direction),
-                weights=None if options.weights is None else dict(options.weights),
-                explain=explain,
-                # Of a request that was not held, the server's limit is the only one.
-                timeout_s=None if left_s == config.request_timeout_s else min(left_s, 3600.0),
-            )
-            try:
-                scored = await engine.score(body)
-            except SteerwardError as error:
-                raise _in_words_of_caller(error, place=place, part=part, first=first) from error
-            answers.append(scored.answer | {"stages": scored.stages})
-            first += sum(item.num_candidates for item in part)
-    if len({answer["weight_version"] for answer in answers}) > 1:
-        raise NotReady(
-            "the weights changed while the request was scored; send it again", retry_after_s=1.0
-        )
+        # All parts by the same weights, whatever takes over between two of them.
+        with engine.held() as served:
+            for part in _parts(items, min(config.max_items, config.max_candidates)):
+                body = ScoreRequest(
+                    items=part,
+                    direction=None if options.direction is None else dict(options.direction),
+                    weights=None if options.weights is None else dict(options.weights),
+                    explain=explain,
+                    # Of a request that was not held, the server's limit is the only one.
+                    timeout_s=None if left_s == config.request_timeout_s else min(left_s, 3600.0),
+                )
+                try:
+                    scored = await served.score(body)
+                except SteerwardError as error:
+                    raise _in_words_of_caller(error, place=place, part=part, first=first) from error
+                answers.append(scored.answer | {"stages": scored.stages})
+                first += sum(item.num_candidates for item in part)
     return answers
 
 

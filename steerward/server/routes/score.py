@@ -56,7 +56,7 @@ async def score(body: ScoreRequest, request: Request) -> Response:
         async with state.pause.running(timeout_s) as left_s:
             scored = await engine.score(body.model_copy(update={"timeout_s": left_s}))
         headers = {f"x-{stage}-ms": f"{s * 1e3:.2f}" for stage, s in scored.stages.items()}
-        headers["x-weight-version"] = engine.weight_version
+        headers["x-weight-version"] = scored.weight_version
         if in_arrays:
             content = scored.arrays.to_safetensors()
             return Response(content, headers=headers, media_type=MEDIA_TYPE)
@@ -88,4 +88,4 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     answer = await unless_disconnected(engine.tokenize(body), request)
     if answer is None:
         return gone()
-    return json_response(answer, headers={"x-weight-version": engine.weight_version})
+    return json_response(answer, headers={"x-weight-version": answer["weight_version"]})

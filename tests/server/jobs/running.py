@@ -100,7 +100,7 @@ async def running_server(
             "policy_device": "cpu",
             "prefix_cache_bytes": 0,
             "state_dir": state,
-            "job_lease_s": 2.0,
+            "job_lease_s": 60.0,
             **config,
         }
     )

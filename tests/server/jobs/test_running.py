@@ -118,7 +118,7 @@ async def test_a_cancelled_job_leaves_nothing_served_and_its_checkpoints_listed(
         job = await server.end(job_id)
         assert (job["status"], job["fine_tuned_model"]) == ("cancelled", None)
         assert not training_processes()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while name in await server.models():
                 await asyncio.sleep(0.01)
         checkpoints = (await server.http.get(f"{JOBS}/{job_id}/checkpoints")).json()["data"]
@@ -204,7 +204,7 @@ async def test_two_servers_run_a_job_once_and_both_serve_what_it_made(
         assert job["status"] == "succeeded"
         assert (await one.messages(job_id))[0] == "iteration 1: 24 of 72 selected"
         assert len(await one.messages(job_id)) == 4
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         for server in (one, other):
             while job["fine_tuned_model"] not in await server.models():
                 assert time.monotonic() < deadline
