@@ -31,7 +31,7 @@ CHECKED := steerward tests benchmarks recipes docs
 .NOTPARALLEL:
 
 setup: $(VENV)/.installed-dev
-install-server: $(VENV)/.installed-jobs
+install-server: $(VENV)/.installed-standalone
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -85,7 +85,13 @@ _JOBS = Command(
         _job("pause", "stop a job where it can go on", job_settings.JobPauseConfig),
         _job("resume", "let a paused job go on", job_settings.JobResumeConfig),
         _job("cancel", "end a job for good", job_settings.JobCancelConfig),
-        _job("samples", "download every sample of a job", job_settings.JobSamplesConfig),
+        Command(
+            "samples",
+            "download every sample of a job",
+            job_settings.JobSamplesConfig,
+            "steerward.cli.job_samples:run_samples",
+            extra="jobs",
+        ),
         _job("checkpoints", "list the weights it led to", job_settings.JobCheckpointsConfig),
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -67,7 +67,7 @@ class JobCreateConfig(ServerSettings):
     from PROMPTS_FILE."""
     suffix: str | None = None
     """Part of the new policy's name: letters, digits, dots, dashes and underscores."""
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Of everything that is drawn; the same seed gives the same samples. Default: 0."""
     iterations: int | None = None
     """Times that sampling, scoring, selection and fine-tuning follow each other. More steer
@@ -171,13 +171,19 @@ class JobSamplesConfig(JobSettings):
     """Download every sample of a job, as JSON lines.
 
     Each row holds the prompt, the direction, the completion, its rewards, whether it was selected
-    or why not, and the versions of the weights that made and scored it.
+    or why not, and the versions of the weights that made and scored it. Other trainers can learn
+    from the samples as preference pairs (dpo) or as conversations (sft), each with its direction
+    in the system turn.
 
     Examples:
       steerward jobs samples ftjob-0123456789abcdef --out samples.jsonl
+      steerward jobs samples ftjob-0123456789abcdef --format dpo --out pairs.jsonl
       steerward jobs samples ftjob-0123456789abcdef | jq 'select(.selected)'
     """
 
+    format: Literal["results", "dpo", "sft"] = "results"
+    """results: every sample; dpo: each winner with the worst that competed with it, in TRL's
+    conversational format; sft: the winners."""
     out: Path | None = None
     """File to write; it appears when it is complete. Default: standard output."""
 

@@ -35,7 +35,7 @@ _STATUS_STYLES: dict[JobStatus, str] = {
 }
 _LEVEL_STYLES = {"info": "dim", "warn": "yellow", "error": "red"}
 # Word for what a step has done, where it counts.
-_COUNTED = {"evaluating": "completions", "sampling": "prompts", "training": "steps"}
+_COUNTED = {"evaluating": "prompts", "sampling": "prompts", "training": "steps"}
 
 
 def render(job: Job, events: Sequence[JobEvent], *, now: float, width: int) -> Group:
@@ -149,8 +149,7 @@ def _facts(job: Job, now: float) -> Text:
 
 def _current(job: Job) -> IterationProgress | None:
     """Return the iteration at hand; before it has samples, the one before."""
-    started = [item for item in job.progress.history if item.iteration]
-    return started[-1] if started else None
+    return next((item for item in reversed(job.progress.history) if item.sampled), None)
 
 
 def _last_events(events: Sequence[JobEvent]) -> Table:

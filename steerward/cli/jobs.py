@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from steerward.cli.job_tables import checkpoints_table, moment, settings_table, 
 from steerward.cli.job_view import event_line, progress_words, render
 from steerward.cli.job_watch import command, events_since, watch
 from steerward.cli.terminal import console, show
-from steerward.protocol.errors import NotFound, SteerwardError
+from steerward.protocol.errors import SteerwardError
 from steerward.protocol.files import FileDeleted
 from steerward.protocol.fine_tuning import Job, JobCheckpointList, JobList, JobStatus
 
@@ -149,53 +148,6 @@ def _ask(config: settings.JobSettings, action: str, *, done: JobStatus) -> bool:
     later = "" if is_done else f", and asked to {action}"
     print(f"job {job.id} is {job.status}{later}")
     return is_done
-
-
-def run_samples(config: settings.JobSamplesConfig) -> None:
-    """Download the samples of a job.
-
-    Raises:
-        NotFound: If the job has written none.
-        SteerwardError: If the file cannot be written.
-    """
-    with connect(config) as connection:
-        job = _job(connection, config)
-        if not job.result_files:
-            raise NotFound(
-                f"job {job.id} is {job.status} and has no result file; it writes one when it ends"
-            )
-        paths = [path_of("files", result, "content") for result in job.result_files]
-        if config.out is None:
-            _print_files(connection, paths)
-        else:
-            _write_files(connection, paths, config.out)
-            print(f"samples -> {config.out}", file=sys.stderr)
-
-
-def _print_files(connection: ServerConnection, paths: Sequence[str]) -> None:
-    try:
-        for path in paths:
-            connection.download(path, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # Whoever reads has seen enough; Python would complain once more when it closes the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _write_files(connection: ServerConnection, paths: Sequence[str], out: Path) -> None:
-    # Half a file must not look like a whole one.
-    part = out.with_name(f"{out.name}.part")
-    try:
-        with part.open("wb") as target:
-            for path in paths:
-                connection.download(path, target)
-        part.replace(out)
-    except OSError as error:
-        raise SteerwardError(
-            f"cannot write {out}: {error.strerror or error}; give another --out"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def run_checkpoints(config: settings.JobCheckpointsConfig) -> None:

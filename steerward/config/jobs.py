@@ -32,7 +32,7 @@ class JobsConfig(Settings):
     max_file_rows: int = Field(default=1_000_000, ge=1)
     """Most rows of an uploaded file."""
     accelerate_config: Path | None = None
-    """Accelerate's configuration for fine-tuning on several devices or machines, as `accelerate
+    """Accelerate's configuration for fine-tuning on several GPUs of one machine, as `accelerate
     config` writes it; recipes/rsf has one for FSDP. Default: one process."""
     weights_dir: list[Path] = []
     """Folders below which `POST /v1/models` may load weights, beside the state folder;

@@ -1,4 +1,4 @@
-"""How often a job was begun without coming any further: one that ends its server each time stops.
+"""How often a job was begun without coming any further: one that ends its server is paused.
 
 Only ends without an end count: a kill, a crash, a power cut. What a job has done is seen by the
 files in its folder.
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from steerward.jobs.rsf.workspace import write_whole
-from steerward.protocol.errors import SteerwardError
+from steerward.jobs.disk import write_whole
+from steerward.protocol.errors import NotReady
 
 MOST_ATTEMPTS = 3
 _FILE = "attempts.json"
@@ -27,17 +27,19 @@ def counted_attempt(folder: Path) -> Iterator[None]:
         folder: Of the job; must be there.
 
     Raises:
-        SteerwardError: If too many runs ended without an end and without a step done.
+        NotReady: If too many runs ended without an end and without a step done; the next time
+            counts anew.
         OSError: If the folder cannot be written.
     """
     path = folder / _FILE
     done = _done(folder)
     count = _count(path, done) + 1
     if count > MOST_ATTEMPTS:
-        raise SteerwardError(
+        path.unlink()
+        raise NotReady(
             f"the server ended {MOST_ATTEMPTS} times while it ran this job, each time before "
-            "another step was done, so it is not begun again; the server's log or the system's "
-            "may say why (memory?); create a new job, with smaller settings"
+            "another step was done; the server's log or the system's may say why (memory?); "
+            "nothing that was done is lost"
         )
     text = json.dumps({"count": count, "done": done})
     write_whole(path, lambda building: building.write_text(text))

@@ -18,8 +18,10 @@ _POLL_S = 0.25
 
 
 @asynccontextmanager
-async def sole_use(folder: Path, *, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+async def sole_use(folder: Path, *, on_wait: Callable[[], None]) -> AsyncIterator[int]:
     """Hold a job's folder; the system lets go of it when this process ends, however it does.
+
+    Gives the descriptor of the lock: a process that inherits it holds the folder, too.
 
     Args:
         folder: Of the job; must be there.
@@ -37,7 +39,7 @@ async def sole_use(folder: Path, *, on_wait: Callable[[], None]) -> AsyncIterato
                 on_wait()
             # Nothing tells of a lock that becomes free without a thread that waits for it.
             await asyncio.sleep(_POLL_S)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -228,13 +228,29 @@ def _postgresql(place: URL) -> Engine:
             place.set(drivername="postgresql+psycopg"),
             # A database that was started again costs no request.
             pool_pre_ping=True,
-            connect_args={"connect_timeout": int(_WAIT_S)},
+            connect_args=_limits(place),
             hide_parameters=True,
         )
     except ImportError as error:
         raise SteerwardError(
             "the driver of PostgreSQL is not installed; pip install 'steerward[postgresql]'"
         ) from error
+
+
+def _limits(place: URL) -> dict[str, Any]:
+    """Return how long a connection waits for a server that has gone silent, or works on and on."""
+    wait_ms = int(_WAIT_S * 1000)
+    own = place.query.get("options", "")
+    return {
+        "connect_timeout": int(_WAIT_S),
+        "keepalives": 1,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 4,
+        "tcp_user_timeout": wait_ms,
+        # What the URL says comes after, and so counts more.
+        "options": f"-c statement_timeout={wait_ms} {own}".rstrip(),
+    }
 
 
 def _make_tables(connection: Connection, shown: str) -> None:

@@ -67,7 +67,7 @@ class JobDesk:
     Args:
         store: Of the jobs.
         files: Of the uploaded files.
-        check: Called on the event loop with each new job's request; raises what is wrong with it.
+        check: Called in a thread with each new job's request; raises what is wrong with it.
         on_change: Called on the event loop when a job was made, or asked to change its state.
         on_delete: Awaited with a fine-tuned model when its record is gone: ends its serving and
             deletes its folder.
@@ -101,7 +101,7 @@ class JobDesk:
         await self._require(request.training_file, "prompts", param="training_file")
         await self._require(request.validation_file, "prompts", param="validation_file")
         await self._require(settings.sft_file, "conversations", param="method.rsf.sft_file")
-        self._check(request)
+        await self._run(self._check, request)
         given = (seed for seed in (settings.seed, request.seed) if seed is not None)
         record = await self._run(self._store.create, request, seed=next(given, 0))
         self._on_change()
@@ -207,11 +207,19 @@ class JobDesk:
 
         Raises:
             NotFound: If no job has made one of that name.
+            InvalidRequest: If a job that has not ended began with it.
         """
         model = await self._run(self._store.get_fine_tuned, name)
         await self._run(self._store.delete_fine_tuned, name)
         await self._on_delete(model)
         return ModelDeleted(id=name)
+
+    async def owns(self, name: str) -> bool:
+        """Return whether a model's name is a job's, so that nobody else may exchange its weights.
+
+        Those are the policies of jobs that run or wait, and what jobs make or have made.
+        """
+        return await self._run(self._store.owner_of, name) is not None
 
     async def file(self, file_id: str) -> FileObject:
         """Return what is known of a file.

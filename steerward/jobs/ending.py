@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-
+from steerward.jobs.disk import is_out_of_room
 from steerward.protocol.errors import SteerwardError, StorageFull
-
-# A full disk, a full quota, and the largest file that the system lets a process write.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def explained(error: BaseException) -> SteerwardError:
     """Return an error as users of jobs understand it."""
     if isinstance(error, SteerwardError):
         return error
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if isinstance(error, OSError) and is_out_of_room(error):
         return StorageFull(
             f"the disk is full ({error.strerror}); nothing that was done is lost: make room"
         )

@@ -9,11 +9,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from steerward.jobs.database import database_time
 from steerward.jobs.records import FineTuned
-from steerward.jobs.tables import fine_tuned
-from steerward.protocol.errors import NotFound, brief
+from steerward.jobs.tables import fine_tuned, jobs
+from steerward.protocol.errors import InvalidRequest, NotFound, brief
+from steerward.protocol.fine_tuning import FINAL_STATUSES
 
 # The one statement of this kind that both databases have, and that SQLAlchemy has for each.
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+_NAME_BEGIN = "ft:"
 
 
 def save(connection: Connection, **values: Any) -> FineTuned:
@@ -46,12 +49,51 @@ def get(connection: Connection, name: str) -> FineTuned:
     return _policy(row)
 
 
+def owner_of(connection: Connection, name: str) -> str | None:
+    """Return the job that a name belongs to; None if there is none.
+
+    It belongs to the job that made, or is making, the policy of that name, and to jobs that run
+    or wait with it to begin from.
+    """
+    made = connection.execute(select(fine_tuned.c.job_id).where(fine_tuned.c.name == name))
+    if (job_id := made.scalar_one_or_none()) is not None:
+        return job_id
+    query = select(jobs.c.id, jobs.c.model, jobs.c.status, jobs.c.suffix)
+    unfinished = query.where(jobs.c.status.not_in(FINAL_STATUSES)).order_by(jobs.c.sequence)
+    for job in connection.execute(unfinished):
+        begins_with_it = job.model == name and job.status in ("queued", "running")
+        is_making_it = name.startswith(_NAME_BEGIN) and name.endswith(_name_end(job.id, job.suffix))
+        if begins_with_it or is_making_it:
+            return job.id
+    return None
+
+
+def fine_tuned_name(base: str, job_id: str, suffix: str | None) -> str:
+    """Return the name of the policy that a job makes, in OpenAI's manner."""
+    return f"{_NAME_BEGIN}{base}{_name_end(job_id, suffix)}"
+
+
+def _name_end(job_id: str, suffix: str | None) -> str:
+    return f":{suffix or 'rsf'}:{job_id[-8:]}"
+
+
 def remove(connection: Connection, name: str) -> None:
     """Forget a policy; its folder stays.
 
     Raises:
         NotFound: If there is none of this name.
+        InvalidRequest: If a job that has not ended began with it.
     """
+    query = select(jobs.c.id, jobs.c.status).where(
+        jobs.c.model == name, jobs.c.status.not_in(FINAL_STATUSES)
+    )
+    job = connection.execute(query.order_by(jobs.c.sequence).limit(1)).one_or_none()
+    if job is not None:
+        raise InvalidRequest(
+            f"{brief(name)} is needed by {job.id}, which is {job.status} and began with it; wait "
+            "for its end or cancel it first",
+            param="model",
+        )
     removed = connection.execute(delete(fine_tuned).where(fine_tuned.c.name == name))
     if not removed.rowcount:
         raise _missing(name)

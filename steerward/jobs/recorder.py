@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # Progress changes many times a second; people look less often.
 _LEAST_PAUSE_S = 0.5
+# The job's end is told without what a database does not take by then.
+_FLUSH_S = 10.0
 
 
 class Recorder:
@@ -51,7 +53,10 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.flush()
+        if not await self.flush():
+            logger.error("what %s told last was not written in time", self._record.id)
+            # It would come after the job's end, or after what its next server tells.
+            self.abandon()
         self._pool.shutdown(wait=False)
 
     def progress(self, progress: JobProgress) -> None:
@@ -102,11 +107,13 @@ class Recorder:
 
         self._write(add)
 
-    async def flush(self) -> None:
-        """Wait until everything is written."""
+    async def flush(self) -> bool:
+        """Wait until everything is written, and return whether it is: a database may hang."""
         if self._latest is not None:
             self._save_soon()
-        await asyncio.get_running_loop().run_in_executor(self._pool, lambda: None)
+        written = asyncio.get_running_loop().run_in_executor(self._pool, lambda: None)
+        done, _ = await asyncio.wait([written], timeout=_FLUSH_S)
+        return bool(done)
 
     def abandon(self) -> None:
         """Write nothing more, also of what waits: the job is somebody else's."""

@@ -283,11 +283,17 @@ class JobStore:
         with reading(self._engine) as connection:
             return fine_tuned.get(connection, name)
 
+    def owner_of(self, name: str) -> str | None:
+        """Return the job that makes or has made a policy of a name, or will begin from it now."""
+        with reading(self._engine) as connection:
+            return fine_tuned.owner_of(connection, name)
+
     def delete_fine_tuned(self, name: str) -> None:
         """Forget a policy that a job made; its folder stays.
 
         Raises:
             NotFound: If there is none of this name.
+            InvalidRequest: If a job that has not ended began with it.
         """
         with writing(self._engine) as connection:
             fine_tuned.remove(connection, name)

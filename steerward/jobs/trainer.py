@@ -7,7 +7,6 @@ library.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from steerward.jobs.disk import is_out_of_room
 from steerward.jobs.rsf.ports import TrainingProgress, TrainingReport, TrainingWork
 from steerward.protocol.errors import SteerwardError, StorageFull, TrainingFailed
 from steerward.protocol.rsf import TrainingSettings
@@ -52,6 +52,8 @@ class ProcessTrainer:
         settings: Of the job.
         accelerate_config: File for `accelerate launch`; None starts one process without it.
         environment: Variables to add to those of this process, for example OMP_NUM_THREADS.
+        keeps_open: File descriptors that the process inherits: a lock of the job's folder is held
+            until all who may write there are gone.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class ProcessTrainer:
         *,
         accelerate_config: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        keeps_open: Sequence[int] = (),
     ) -> None:
         self._settings = settings
         self._accelerate_config = accelerate_config
         self._environment = dict(environment or {})
+        self._keeps_open = tuple(keeps_open)
 
     async def train(self, work: TrainingWork, on_progress: TrainingProgress) -> TrainingReport:
         """Fine-tune; if cancelled, the process is killed before this returns.
@@ -82,7 +86,7 @@ class ProcessTrainer:
             job = self._write_job(work)
             log = (work.work / LOG_FILE).open("ab")
         except OSError as error:
-            cls = StorageFull if error.errno == errno.ENOSPC else TrainingFailed
+            cls = StorageFull if is_out_of_room(error) else TrainingFailed
             raise cls(f"{work.work} cannot be written to: {error.strerror}") from error
         with log:
             failure: SftFailure | None = None
@@ -121,6 +125,7 @@ class ProcessTrainer:
                 stderr=log,
                 env={**os.environ, **self._environment, "HF_HUB_OFFLINE": "1"},
                 start_new_session=True,
+                pass_fds=self._keeps_open,
             )
         except BaseException:
             os.close(write_end)
@@ -183,6 +188,7 @@ def _report(work: TrainingWork) -> TrainingReport:
         tokens=report.tokens,
         steps=report.steps,
         seconds=report.seconds,
+        left_out=report.left_out,
     )
 
 

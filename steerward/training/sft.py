@@ -29,6 +29,8 @@ from steerward.protocol.sft_work import (
     SftJob,
 )
 
+# A full disk, a full quota, and the largest file that the system lets a process write.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Below, a write that failed without saying why has failed for this.
 _NO_ROOM_BYTES = 1 << 20
 # The log has all of it.
@@ -82,10 +84,10 @@ def is_storage_full(error: BaseException | None, where: Path) -> bool:
         where: That was written to.
     """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return True
         text = str(error)
-        if os.strerror(errno.ENOSPC) in text:
+        if any(os.strerror(code) in text for code in _NO_ROOM):
             return True
         if "PytorchStreamWriter" in text or "inline_container.cc" in text:
             return shutil.disk_usage(where).free < _NO_ROOM_BYTES

@@ -14,13 +14,14 @@ import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from datasets import Dataset
 from pydantic import Field, ValidationError
 
 from steerward.models.chat import ChatEncoder
 from steerward.protocol.errors import DatasetRefused, InvalidRequest
+from steerward.protocol.items import Role
 from steerward.protocol.wire import AnswerModel, Text
 
 IGNORED = -100
@@ -44,8 +45,18 @@ class Example:
         return [IGNORED] * self.prompt_length + self.ids_T[self.prompt_length :]
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What a file gives to learn from."""
+
+    kept: list[Example]
+    """In the order of the file."""
+    left_out: int
+    """Conversations that the policy could not read, or could not have written."""
+
+
 class _Turn(AnswerModel):
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: Text
 
 
@@ -55,8 +66,11 @@ class _Row(AnswerModel):
 
 def read_examples(
     path: Path, encoder: ChatEncoder, *, end_tokens: Collection[int], max_positions: int
-) -> list[Example]:
-    """Return the examples of a file, in its order.
+) -> Examples:
+    """Return the examples of a file.
+
+    Conversations that do not fit are left out and counted: text that others wrote may be too
+    long, and a completion that was drawn may take more tokens when it is encoded again.
 
     Args:
         path: JSON lines, {"messages": [...]} each, the last turn the assistant's.
@@ -65,23 +79,26 @@ def read_examples(
         max_positions: Longest conversation that it reads, in tokens.
 
     Raises:
-        DatasetRefused: With the first row that breaks a rule, or if there is none.
+        DatasetRefused: With the first row that is no conversation, or if none fits.
     """
-    examples: list[Example] = []
+    kept: list[Example] = []
+    reasons: list[str] = []
     for number, messages in _rows(path):
         try:
             example = encode_example(encoder, messages, end_tokens=end_tokens)
+            if len(example.ids_T) > max_positions:
+                raise InvalidRequest(
+                    f"{len(example.ids_T):,} tokens, and the policy reads {max_positions:,}; "
+                    "shorten the row"
+                )
         except InvalidRequest as error:
-            raise DatasetRefused(f"{path}, row {number}: {error.message}") from error
-        if len(example.ids_T) > max_positions:
-            raise DatasetRefused(
-                f"{path}, row {number}: {len(example.ids_T):,} tokens, and the policy reads "
-                f"{max_positions:,}; leave the row out or shorten it"
-            )
-        examples.append(example)
-    if not examples:
-        raise DatasetRefused(f"{path} holds no example; give at least one")
-    return examples
+            reasons.append(f"row {number}: {error.message}")
+            continue
+        kept.append(example)
+    if not kept:
+        why = f"none of its {len(reasons):,} rows fits: {reasons[0]}" if reasons else "it is empty"
+        raise DatasetRefused(f"{path} holds no example to learn from; {why}")
+    return Examples(kept, len(reasons))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[dict[str, str]]]]:

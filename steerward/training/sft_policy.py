@@ -21,10 +21,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from steerward.models.pretrained import load_pretrained
 from steerward.protocol.errors import CheckpointRefused
 from steerward.protocol.rsf import LoraSettings
-from steerward.protocol.sft_work import REPORT_FILE, SftJob
+from steerward.protocol.sft_work import MASTER, REPORT_FILE, SftJob
 from steerward.training.files import write_json
 
-MASTER = "master"
 _ADAPTER = "adapter_config.json"
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # What a policy's folder holds beside weights. Reports and cards are of the weights.

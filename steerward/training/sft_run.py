@@ -23,7 +23,7 @@ from steerward.models.chat import ChatEncoder
 from steerward.models.pretrained import load_tokenizer
 from steerward.protocol.sft_work import REPORT_FILE, SftJob, SftReport
 from steerward.training.files import write_json
-from steerward.training.sft_data import Example, as_dataset, ordered, read_examples
+from steerward.training.sft_data import Examples, as_dataset, ordered, read_examples
 from steerward.training.sft_folder import check_free, complete_checkpoint, whole_folder
 from steerward.training.sft_loss import BasePolicy, PolicyTrainer
 from steerward.training.sft_measure import mean_divergence
@@ -70,7 +70,9 @@ class FineTuning:
         self._device = device_of(self._state)
         self._tokenizer = load_tokenizer(job.base)
         self._model: Any = load_trained(job, self._device)
-        self.examples = self._read()
+        read = self._read()
+        self.examples = read.kept
+        self._left_out = read.left_out
 
     def run(self) -> SftReport:
         """Train, measure and save."""
@@ -93,7 +95,7 @@ class FineTuning:
             shutil.rmtree(runs, ignore_errors=True)
         return report
 
-    def _read(self) -> list[Example]:
+    def _read(self) -> Examples:
         text = self._model.config.get_text_config()
         return read_examples(
             self._job.data,
@@ -152,6 +154,7 @@ class FineTuning:
             kl=kl,
             tokens=steps.tokens,
             steps=trainer.state.global_step,
+            left_out=self._left_out,
             seconds=steps.seconds,
             learning_rate=trainer.args.learning_rate,
             parameters=sum(trained),

@@ -67,10 +67,10 @@ class JobServer:
 
 
 @contextmanager
-def listening(app: Any) -> Iterator[str]:
+def listening(app: Any, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """Run an app on a port of this machine, in a thread; gives its address."""
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+        uvicorn.Config(app, port=0, log_config=None, lifespan=lifespan, timeout_graceful_shutdown=1)
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -104,6 +104,16 @@ def test_sampling_shows_prompts_numbers_and_time_left() -> None:
     assert "1 h 01 min left" in text
 
 
+def test_iteration_before_is_shown_until_there_are_samples() -> None:
+    history = [*HISTORY, IterationProgress(iteration=3)]
+    progress = JobProgress(
+        step="evaluating", iteration=2, iterations=3, done=3, total=64, history=history
+    )
+    text = shown(job("running", progress=progress))
+    assert "3/64 prompts" in text
+    assert "sampled 1,024  accepted 128 (12%)" in text
+
+
 def test_rewards_are_beside_those_of_the_first_iteration() -> None:
     progress = JobProgress(step="training", iteration=2, iterations=3, history=HISTORY)
     text = shown(job("running", progress=progress))

@@ -269,31 +269,6 @@ def test_files_are_listed_and_deleted(capsys: Output, job_server: JobServer, pro
     assert names_of_files(job_server) == []
 
 
-def test_samples_are_downloaded_to_a_file_or_printed(
-    capfdbinary: pytest.CaptureFixture[bytes],
-    job_server: JobServer,
-    prompts: Path,
-    tmp_path: Path,
-) -> None:
-    main(["jobs", "create", str(prompts), "--model", "pocket-policy", "--no-watch"])
-    job_id = capfdbinary.readouterr().out.decode().strip()
-    assert main(["jobs", "samples", job_id]) == 1
-    assert b"is queued and has no result file" in capfdbinary.readouterr().err
-    rows = b'{"prompt": "a"}\n' * 10_000
-    written = tmp_path / "written"
-    written.write_bytes(rows)
-    result = job_server.files.add_result(written, filename="samples.jsonl", rows=10_000)
-    finished(job_server, job_id, status="succeeded", result_files=[result.id])
-    assert main(["jobs", "samples", job_id]) == 0
-    assert capfdbinary.readouterr().out == rows
-    out = tmp_path / "out.jsonl"
-    assert main(["jobs", "samples", job_id, "--out", str(out)]) == 0
-    assert out.read_bytes() == rows
-    assert main(["jobs", "samples", job_id, "--out", "/absent/out.jsonl"]) == 1
-    assert b"cannot write /absent/out.jsonl: No such file" in capfdbinary.readouterr().err
-    assert not list(tmp_path.glob("*.part"))
-
-
 @pytest.mark.parametrize("command", ["show", "watch", "events", "cancel", "samples", "checkpoints"])
 def test_unknown_job_is_told(capsys: Output, job_server: JobServer, command: str) -> None:
     _, err = run(capsys, "jobs", command, "ftjob-absent", status=1)

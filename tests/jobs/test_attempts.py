@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from steerward.jobs.attempts import MOST_ATTEMPTS, counted_attempt
-from steerward.protocol.errors import SteerwardError
+from steerward.jobs.ending import can_go_on
+from steerward.protocol.errors import NotReady
 
 
 def crash(folder: Path) -> None:
@@ -22,7 +23,11 @@ def crash(folder: Path) -> None:
 def test_crashes_without_progress_end_it(tmp_path: Path) -> None:
     for _ in range(MOST_ATTEMPTS):
         crash(tmp_path)
-    with pytest.raises(SteerwardError, match="ended 3 times while it ran this job"):
+    with pytest.raises(NotReady, match="ended 3 times while it ran this job") as raised:
+        crash(tmp_path)
+    # The job is paused, and resumed it counts anew.
+    assert can_go_on(raised.value)
+    for _ in range(MOST_ATTEMPTS):
         crash(tmp_path)
 
 
@@ -36,7 +41,7 @@ def test_what_is_not_whole_is_no_progress(tmp_path: Path) -> None:
     for number in range(MOST_ATTEMPTS):
         crash(tmp_path)
         (tmp_path / f".policy.{number}.building").mkdir()
-    with pytest.raises(SteerwardError):
+    with pytest.raises(NotReady):
         crash(tmp_path)
 
 

@@ -44,6 +44,19 @@ async def test_a_frozen_process_is_waited_for_and_its_end_lets_go(tmp_path: Path
         await asyncio.wait_for(waiting, 10)
 
 
+async def test_a_process_that_inherits_the_lock_is_waited_for(tmp_path: Path) -> None:
+    wait = [sys.executable, "-c", "input()"]
+    async with sole_use(tmp_path, on_wait=lambda: None) as lock:
+        trainer = subprocess.Popen(wait, stdin=subprocess.PIPE, pass_fds=[lock])
+    with trainer:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1), sole_use(tmp_path, on_wait=lambda: None):
+                raise AssertionError("both have it")
+        trainer.kill()
+    async with sole_use(tmp_path, on_wait=lambda: pytest.fail("it is free")):
+        pass
+
+
 async def test_two_runs_in_one_process_exclude_each_other(tmp_path: Path) -> None:
     async with sole_use(tmp_path, on_wait=lambda: None):
         second = sole_use(tmp_path, on_wait=lambda: None)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, inspect, update
+from sqlalchemy import Engine, inspect, text, update
 
 from steerward.jobs.database import database_time, open_database, reading, writing
 from steerward.jobs.tables import METADATA, schema_version
@@ -48,6 +48,19 @@ def test_a_transaction_that_fails_leaves_no_trace(engine: Engine) -> None:
         fail()
     with reading(engine) as connection:
         assert connection.execute(schema_version.select()).one().version == 1
+
+
+def test_postgresql_gives_a_statement_up_in_time_unless_the_url_says_else(
+    postgresql_url: str,
+) -> None:
+    own = (
+        f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}options=-c%20statement_timeout=7s"
+    )
+    for url, expected in ((postgresql_url, "30s"), (own, "7s")):
+        engine = open_database(url)
+        with reading(engine) as connection:
+            assert connection.execute(text("SHOW statement_timeout")).scalar_one() == expected
+        engine.dispose()
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])

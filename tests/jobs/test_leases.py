@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Literal
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select, update
 
+from steerward.jobs.database import database_time, reading, writing
 from steerward.jobs.leases import LeaseLost
 from steerward.jobs.records import JobRecord
 from steerward.jobs.store import JobStore
+from steerward.jobs.tables import jobs
 from steerward.protocol.fine_tuning import JobProgress
 from tests.jobs.conftest import CreateJob
 
@@ -45,6 +46,20 @@ def held(store: JobStore, owner: str = "first", *, lease_s: float = 60.0) -> str
     record = take(store, owner, lease_s=lease_s)
     assert record is not None
     return record.id
+
+
+def expire(engine: Engine, job_id: str) -> None:
+    """Let a lease be over, as time would."""
+    with writing(engine) as connection:
+        change = update(jobs).where(jobs.c.id == job_id)
+        connection.execute(change.values(lease_until=database_time(connection) - 1.0))
+
+
+def time_left(engine: Engine, job_id: str) -> float:
+    """Return the seconds that a lease has left."""
+    with reading(engine) as connection:
+        ends_at = connection.execute(select(jobs.c.lease_until).where(jobs.c.id == job_id))
+        return ends_at.scalar_one() - database_time(connection)
 
 
 def test_the_oldest_job_of_the_models_is_taken(store: JobStore, create_job: CreateJob) -> None:
@@ -101,12 +116,12 @@ def test_two_processes_take_each_of_20_jobs_once(
 
 
 def test_an_expired_lease_is_taken_over_and_the_first_owner_learns_it(
-    store: JobStore, create_job: CreateJob
+    engine: Engine, store: JobStore, create_job: CreateJob
 ) -> None:
     create_job()
-    job_id = held(store, "first", lease_s=0.05)
+    job_id = held(store, "first")
     assert take(store, "second") is None
-    time.sleep(0.1)
+    expire(engine, job_id)
     assert held(store, "second") == job_id
     progress = JobProgress(iterations=3, iteration=2)
     for act in (
@@ -123,21 +138,21 @@ def test_an_expired_lease_is_taken_over_and_the_first_owner_learns_it(
 
 
 def test_an_owner_that_was_late_goes_on_if_nobody_took_its_job(
-    store: JobStore, create_job: CreateJob
+    engine: Engine, store: JobStore, create_job: CreateJob
 ) -> None:
     create_job()
-    job_id = held(store, lease_s=0.01)
-    time.sleep(0.05)
+    job_id = held(store)
+    expire(engine, job_id)
     assert store.heartbeat(job_id, "first", lease_s=60) == "none"
     assert take(store, "second") is None
 
 
-def test_a_heartbeat_keeps_the_job(store: JobStore, create_job: CreateJob) -> None:
+def test_a_heartbeat_keeps_the_job(engine: Engine, store: JobStore, create_job: CreateJob) -> None:
     create_job()
-    job_id = held(store, lease_s=0.5)
-    for _ in range(4):
-        time.sleep(0.2)
-        store.heartbeat(job_id, "first", lease_s=0.5)
+    job_id = held(store, lease_s=60.0)
+    assert time_left(engine, job_id) <= 60.0
+    store.heartbeat(job_id, "first", lease_s=600.0)
+    assert 60.0 < time_left(engine, job_id) <= 600.0
     assert take(store, "second") is None
 
 
@@ -159,11 +174,11 @@ def test_what_is_asked_of_a_running_job_reaches_its_owner(
 
 @pytest.mark.parametrize(("action", "status"), [("pause", "paused"), ("cancel", "cancelled")])
 def test_what_is_asked_of_a_job_whose_server_died_is_done_at_once(
-    store: JobStore, create_job: CreateJob, action: Asked, status: Ended
+    engine: Engine, store: JobStore, create_job: CreateJob, action: Asked, status: Ended
 ) -> None:
     create_job()
-    job_id = held(store, lease_s=0.01)
-    time.sleep(0.05)
+    job_id = held(store)
+    expire(engine, job_id)
     assert store.request(job_id, action).status == status
     assert take(store, "second") is None
     with pytest.raises(LeaseLost):
@@ -172,12 +187,12 @@ def test_what_is_asked_of_a_job_whose_server_died_is_done_at_once(
 
 @pytest.mark.parametrize(("action", "status"), [("pause", "paused"), ("cancel", "cancelled")])
 def test_a_server_that_dies_before_it_did_what_it_was_asked_is_not_followed(
-    store: JobStore, create_job: CreateJob, action: Asked, status: Ended
+    engine: Engine, store: JobStore, create_job: CreateJob, action: Asked, status: Ended
 ) -> None:
     create_job()
-    job_id = held(store, lease_s=0.3)
+    job_id = held(store)
     store.request(job_id, action)
-    time.sleep(0.4)
+    expire(engine, job_id)
     waiting = create_job()
     assert held(store, "second") == waiting.id
     assert store.get(job_id).status == status

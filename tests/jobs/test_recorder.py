@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from steerward.jobs.database import writing
 from steerward.jobs.recorder import Recorder, estimated_finish
 from steerward.jobs.records import JobRecord
 from steerward.jobs.store import JobStore
@@ -67,6 +69,26 @@ async def test_what_cannot_be_written_does_not_end_the_job(
     events, _ = store.events(record.id, after=None, limit=9)
     assert [event.message for event in events] == ["next"]
     assert "was not written" in caplog.text
+
+
+async def test_a_database_that_hangs_does_not_hold_the_end_up(
+    engine: Engine,
+    store: JobStore,
+    record: JobRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("steerward.jobs.recorder._FLUSH_S", 0.2)
+    with writing(engine):
+        async with Recorder(store, record, "me") as recorder:
+            # It waits for the other transaction.
+            recorder.event("one")
+            recorder.event("two")
+    assert "was not written in time" in caplog.text
+    # The one in the database's hands may come; nothing after it does.
+    recorder._pool.shutdown(wait=True)
+    events, _ = store.events(record.id, after=None, limit=9)
+    assert [event.message for event in events] == ["one"]
 
 
 def test_the_end_is_foreseen_from_whole_iterations() -> None:

@@ -75,7 +75,7 @@ def job(store: AwayStore, tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def running(
-    store: JobStore, work: Work, *, lease_s: float = 1.0, owner: str = "one"
+    store: JobStore, work: Work, *, lease_s: float = 60.0, owner: str = "one"
 ) -> AsyncIterator[JobRunner]:
     runner = JobRunner(store, owner=owner, models=lambda: [MODEL], work=work, lease_s=lease_s)
     runner.start()
@@ -248,12 +248,14 @@ async def test_work_stops_when_the_lease_would_have_ended(
     async with running(store, work, lease_s=1.0):
         await until(lambda: work.begun == 1)
         store.is_away, store.hangs = True, hangs
-        await until(lambda: work.stopped == 1, wait_s=10.0)
+        # A busy machine may have cost it the lease before.
+        stopped = work.stopped
+        await until(lambda: work.stopped == work.begun > stopped)
         assert store.get(job).status == "running"
         store.is_away = store.hangs = False
         work.is_over.set()
         await until(lambda: store.get(job).status == "succeeded")
-    assert work.begun == 2
+    assert work.begun == work.stopped + 1
 
 
 async def test_a_job_of_two_servers_runs_once_and_moves_when_one_falls_silent(
@@ -261,14 +263,14 @@ async def test_a_job_of_two_servers_runs_once_and_moves_when_one_falls_silent(
 ) -> None:
     other = JobStore(open_database(f"sqlite:///{tmp_path / 'state.sqlite'}"))
     first, second = Working(), Working()
-    async with running(store, first, lease_s=1.0):
+    async with running(store, first, lease_s=4.0):
         await until(lambda: first.begun == 1)
-        async with running(other, second, lease_s=1.0, owner="two"):
-            await asyncio.sleep(2.5)
+        async with running(other, second, lease_s=4.0, owner="two"):
+            await asyncio.sleep(4.5)
             assert (first.begun, second.begun) == (1, 0)
             store.is_away = True
             await until(lambda: second.begun == 1)
-            assert first.stopped == 1
+            await until(lambda: first.stopped == 1)
             second.is_over.set()
             await until(lambda: other.get(job).status == "succeeded")
             store.is_away = False
@@ -278,10 +280,10 @@ async def test_a_job_of_two_servers_runs_once_and_moves_when_one_falls_silent(
 async def test_work_that_failed_for_a_reason_nobody_knows_is_told_as_typed(
     store: AwayStore, job: str
 ) -> None:
-    work = Working(SteerwardError("the server ended 3 times while it ran this job"))
+    work = Working(SteerwardError("there is no room for two models"))
     work.is_over.set()
     async with running(store, work):
         await until(lambda: store.get(job).status == "failed")
     error = store.get(job).error
     assert error is not None
-    assert error.message == "the server ended 3 times while it ran this job"
+    assert error.message == "there is no room for two models"

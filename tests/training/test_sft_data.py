@@ -11,7 +11,7 @@ import pytest
 from steerward.models.chat import ChatEncoder
 from steerward.models.pretrained import load_tokenizer
 from steerward.protocol.errors import DatasetRefused
-from steerward.training.sft_data import IGNORED, Example, ordered, read_examples
+from steerward.training.sft_data import IGNORED, Example, Examples, ordered, read_examples
 from tests.policies import save_policy
 
 TURNS = [
@@ -29,6 +29,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def read(path: Path, tokenizer: Any, *rows: Any, template: str | None = None) -> list[Example]:
+    found = read_all(path, tokenizer, *rows, template=template)
+    assert not found.left_out
+    return found.kept
+
+
+def read_all(path: Path, tokenizer: Any, *rows: Any, template: str | None = None) -> Examples:
     lines = [row if isinstance(row, str) else json.dumps({"messages": row}) for row in rows]
     path.write_text("\n".join(lines))
     return read_examples(
@@ -67,18 +73,43 @@ def test_what_a_template_puts_behind_the_closing_token_is_not_learned(
         ("[]", "row 2: row: Input should be"),
         (TURNS[:4], "row 2: the last turn is of 'user'"),
         (TURNS[:1], "row 2: messages: List should have at least 2 items"),
-        (
-            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "hm " * 200}],
-            r"row 2: \d+ tokens, and the policy reads 100; leave",
-        ),
     ],
-    ids=["no-json", "no-object", "no-answer", "too-few", "too-long"],
+    ids=["no-json", "no-object", "no-answer", "too-few"],
 )
 def test_row_that_breaks_a_rule_is_named(
     tokenizer: Any, tmp_path: Path, row: Any, message: str
 ) -> None:
     with pytest.raises(DatasetRefused, match=message):
         read(tmp_path / "rows.jsonl", tokenizer, TURNS[-2:], row)
+
+
+TOO_LONG = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "hm " * 200}]
+
+
+def test_conversations_that_do_not_fit_are_left_out_and_counted(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    found = read_all(tmp_path / "rows.jsonl", tokenizer, TOO_LONG, TURNS, TOO_LONG)
+    assert found.left_out == 2
+    assert found.kept == read(tmp_path / "one.jsonl", tokenizer, TURNS)
+
+
+def test_file_of_which_nothing_fits_is_refused_with_the_reason(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    why = r"none of its 2 rows fits: row 1: \d+ tokens, and the policy reads 100"
+    with pytest.raises(DatasetRefused, match=why):
+        read(tmp_path / "rows.jsonl", tokenizer, TOO_LONG, TOO_LONG)
+
+
+def test_tool_turns_are_read_as_they_are_served(tokenizer: Any, tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "What is 2 times 2?"},
+        {"role": "tool", "content": "4"},
+        {"role": "assistant", "content": "Four."},
+    ]
+    (example,) = read(tmp_path / "rows.jsonl", tokenizer, turns)
+    assert example.ids_T[: example.prompt_length] == ChatEncoder(tokenizer).encode_prompt(turns[:2])
 
 
 def test_file_without_examples_is_refused(tokenizer: Any, tmp_path: Path) -> None:

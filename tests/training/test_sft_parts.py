@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -85,4 +87,7 @@ def test_full_disk_is_told_from_other_failures(tmp_path: Path) -> None:
     wrapped = RuntimeError("could not save")
     wrapped.__cause__ = raised.value
     assert is_storage_full(wrapped, tmp_path)
+    for code in (errno.EDQUOT, errno.EFBIG):
+        assert is_storage_full(OSError(code, os.strerror(code)), tmp_path)
+        assert is_storage_full(RuntimeError(f"io: {os.strerror(code)}"), tmp_path)
     assert not is_storage_full(ValueError("no such layer"), tmp_path)

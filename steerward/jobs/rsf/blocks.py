@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from steerward.jobs.disk import write_whole
 from steerward.jobs.rsf.samples import SampleRow, write_samples
-from steerward.jobs.rsf.workspace import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Blocks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def has(self, number: int) -> bool:
         """Return whether a block is there."""

@@ -16,8 +16,8 @@ from steerward.protocol.directions import PreferenceDirection
 from steerward.protocol.errors import InvalidDirection, InvalidRequest, UnknownObjective, brief
 from steerward.protocol.rsf import RsfSettings
 
-# Random directions that are tried for each one wanted, before the cone counts as out of reach.
-_MOST_TRIES = 2000
+# Random directions that are tried, about a second's work, before the cone counts as out of reach.
+_MOST_TRIES = 20_000
 
 
 def directions_for(
@@ -141,13 +141,13 @@ def _dirichlet(
     """Return the first of a stream of random directions that lie inside the cone."""
     cone = rule.model_copy(update={"cone_deg": cone_deg})
     found: list[PreferenceDirection] = []
-    for direction in _weights(rule, num * _MOST_TRIES, *key):
+    for direction in _weights(rule, _MOST_TRIES, *key):
         if cone.allows(direction):
             found.append(direction)
             if len(found) == num:
                 return found
     raise InvalidDirection(
-        f"of {num * _MOST_TRIES:,} random directions of non-negative weights, {len(found)} lie "
+        f"of {_MOST_TRIES:,} random directions of non-negative weights, {len(found)} lie "
         f"within {cone_deg:g} degrees of the axis of the rule {rule.name!r}, and {num} are needed; "
         "widen cone_deg if the rule allows it, or list the directions",
         param="method.rsf.spread",

@@ -8,6 +8,8 @@ of them is not promised, so that is done here.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,14 +91,29 @@ def draw(
     ]
 
 
-def hold_out(num_rows: int, wanted: int, seed: int) -> tuple[list[int], list[int]]:
+def hold_out(prompts: Sequence[Hashable], wanted: int, seed: int) -> tuple[list[int], list[int]]:
     """Return rows to train on and rows to measure on, each in their order.
 
-    As many as wanted are held out, but at most a tenth.
+    As many as wanted are measured on, all different. Rows that are equal to one of them are not
+    trained on either; in all, at most a tenth of the rows is not.
+
+    Args:
+        prompts: One a row; equal ones are the same prompt.
+        wanted: How many to measure on.
+        seed: The job's.
     """
-    order = _shuffled(num_rows, "held out", seed)
-    num = min(wanted, num_rows // _HELD_OUT)
-    return sorted(order[num:].tolist()), sorted(order[:num].tolist())
+    counts = Counter(prompts)
+    spare = len(prompts) // _HELD_OUT
+    held_out: dict[Hashable, int] = {}
+    for row in _shuffled(len(prompts), "held out", seed).tolist():
+        if len(held_out) == wanted or not spare:
+            break
+        prompt = prompts[row]
+        if prompt not in held_out and counts[prompt] <= spare:
+            held_out[prompt] = row
+            spare -= counts[prompt]
+    training = [row for row, prompt in enumerate(prompts) if prompt not in held_out]
+    return training, sorted(held_out.values())
 
 
 def _prompts(num_prompts: int, count: int, *, iteration: int, seed: int) -> list[int]:

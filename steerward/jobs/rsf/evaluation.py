@@ -28,7 +28,7 @@ class Point:
     direction_score: Interval
     rewards: Mapping[str, Interval]
     score: float | None
-    """Mean of the reward model's own score, which nothing was selected by."""
+    """Mean of the reward model's own score: a weak witness, for it is made of the same rewards."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,12 @@ class RsfLoop:
         began_at = time.monotonic()
         await in_thread(self._run.workspace.tidy)
         prompts = await in_thread(Prompts.read, self._run.given)
+        if prompts.overlap:
+            self._run.observer.event(
+                f"{prompts.overlap:,} of {len(prompts.held_out):,} validation prompts are in the "
+                "training file too; what is measured on them is no proof",
+                level="warn",
+            )
         await self._measure_start(prompts)
         last = 0
         for iteration in range(1, self._settings.iterations + 1):

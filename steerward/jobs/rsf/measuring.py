@@ -43,7 +43,8 @@ async def measure(run: LoopRun, iteration: int, prompts: Prompts) -> None:
 
 async def _answer(run: LoopRun, iteration: int, folder: IterationFolder, prompts: Prompts) -> None:
     settings, given = run.settings, run.given
-    directions = evaluation_directions(settings, run.ports.generator.rule, given.seed)
+    rule = run.ports.generator.rule
+    directions = await in_thread(evaluation_directions, settings, rule, given.seed)
     num = len(prompts.held_out)
     progress = folder.progress(iteration)
     run.tracker.begin("evaluating", progress, total=num)

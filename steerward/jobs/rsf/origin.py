@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from steerward.jobs.rsf.workspace import write_whole
+from steerward.jobs.disk import write_whole
 from steerward.protocol.errors import InvalidRequest
 
 _FILE = "origin.json"
@@ -20,6 +20,12 @@ class Origin:
     policy_weight_version: str
     reward_model: str
     reward_weight_version: str
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """Return what a job began with; None if that was not kept."""
+    path = folder / _FILE
+    return Origin(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def check_origin(folder: Path, now: Origin) -> None:
@@ -38,7 +44,8 @@ def check_origin(folder: Path, now: Origin) -> None:
         text = json.dumps(asdict(now), indent=2)
         write_whole(path, lambda building: building.write_text(text, encoding="utf-8"))
         return
-    then = Origin(**json.loads(path.read_text(encoding="utf-8")))
+    then = read_origin(folder)
+    assert then is not None
     for what, was, found in (
         ("weights of the policy", then.policy_weight_version, now.policy_weight_version),
         ("reward model", then.reward_model, now.reward_model),

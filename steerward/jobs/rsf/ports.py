@@ -147,6 +147,8 @@ class TrainingReport:
     """Tokens of completions learned, epochs counted."""
     steps: int
     seconds: float
+    left_out: int = 0
+    """Conversations that were not learned, for they do not fit the policy."""
 
 
 TrainingProgress = Callable[[int, int, float], None]

@@ -7,9 +7,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steerward.jobs.disk import write_whole
 from steerward.jobs.rsf.evaluation import Evaluation, evaluate
 from steerward.jobs.rsf.samples import read_samples
-from steerward.jobs.rsf.workspace import Workspace, write_whole
+from steerward.jobs.rsf.workspace import Workspace
 from steerward.protocol.conditioning import ConditioningRule
 from steerward.protocol.fine_tuning import IterationProgress
 
@@ -92,9 +93,10 @@ def _evaluation_part(evaluations: Mapping[int, Evaluation], names: Sequence[str]
     return "\n".join(
         [
             f"<h2>Measured on {prompts} prompts</h2>",
-            "<p>The direction score is v&nbsp;&middot;&nbsp;r, mean over directions. The reward "
-            "model's own score and what follows were not selected by: if they fall while the "
-            "direction score rises, the reward model is being exploited.</p>",
+            "<p>The direction score is v&nbsp;&middot;&nbsp;r, mean over directions. What "
+            "stands to the right of it was not selected by: if it gets worse while the direction "
+            "score rises, the reward model is being exploited. The reward model's own score tells "
+            "least of it: it is a gated sum of the same rewards.</p>",
             _table(header, rows),
             _front(evaluations, names),
         ]

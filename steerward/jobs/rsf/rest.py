@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import httpx
 
@@ -16,9 +16,17 @@ from steerward.jobs.rsf.ports import Completion, Generated, Sampling, Scored, Tu
 from steerward.protocol.chat import ChatCompletion
 from steerward.protocol.conditioning import ConditioningRule
 from steerward.protocol.directions import PreferenceDirection
-from steerward.protocol.errors import ConnectionFailed, InvalidRequest, NotFound, error_from_body
+from steerward.protocol.errors import (
+    ConnectionFailed,
+    InvalidRequest,
+    NotFound,
+    brief,
+    error_from_body,
+)
 from steerward.protocol.policies import PolicyCard
 from steerward.protocol.scoring import ModelCard, ModelList, ScoreResponse
+
+CardT = TypeVar("CardT", PolicyCard, ModelCard)
 
 _TIMEOUT_S = 600.0
 
@@ -93,7 +101,8 @@ class RestPolicy:
             )
         self._server = server
         self._rule = card.conditioning
-        self._parent = card.id
+        # A variant is served beside the policy that it came of, and so is what comes of it.
+        self._parent = card.parent or card.id
         self.name = name
         self._model = card.id
 
@@ -101,6 +110,21 @@ class RestPolicy:
     def rule(self) -> ConditioningRule:
         """How it reads a direction."""
         return self._rule
+
+    async def check_name(self) -> None:
+        """Refuse a name that would put another model's weights out of service.
+
+        Raises:
+            InvalidRequest: If the server has a model of that name that does not come of the policy.
+        """
+        for card in await self._server.cards():
+            is_ours = isinstance(card, PolicyCard) and card.parent == self._parent
+            if card.id == self.name and (not is_ours or card.id == self._model):
+                raise InvalidRequest(
+                    f"{self.name!r} is the name of another model of the server, or of the one to "
+                    "begin with; give another --name",
+                    param="name",
+                )
 
     async def generate(
         self,
@@ -208,20 +232,29 @@ class RestRewards:
 async def policy_and_rewards(
     server: Server, *, model: str | None, reward_model: str | None
 ) -> tuple[PolicyCard, ModelCard]:
-    """Return the cards of a policy and a reward model of a server: the first, or those named.
+    """Return the cards of a policy and a reward model of a server: those named, or its only ones.
 
     Raises:
         NotFound: If there is none.
+        InvalidRequest: If there are several, and none is named.
     """
     cards = await server.cards()
     policies = [card for card in cards if isinstance(card, PolicyCard)]
     rewards = [card for card in cards if isinstance(card, ModelCard)]
-    return _named(policies, model, "policy"), _named(rewards, reward_model, "reward model")
+    # What was made of a policy, perhaps by this very run, is begun with only if it is named.
+    started = policies if model is not None else [one for one in policies if one.parent is None]
+    return (
+        _named(started, model, "policy", "--model"),
+        _named(rewards, reward_model, "reward model", "reward_model in --rsf"),
+    )
 
 
-def _named(cards: Sequence[Any], name: str | None, what: str) -> Any:
-    for card in cards:
-        if name in (None, card.id):
-            return card
+def _named(cards: Sequence[CardT], name: str | None, what: str, option: str) -> CardT:
+    found = [card for card in cards if name in (None, card.id)]
+    if len(found) == 1:
+        return found[0]
     known = ", ".join(card.id for card in cards) or "none"
-    raise NotFound(f"the server has no {what} {name or ''}; known: {known}", param="model")
+    if found:
+        raise InvalidRequest(f"the server has several of kind {what}: {known}; name one: {option}")
+    wanted = f"{what} {brief(name)!r}" if name is not None else what
+    raise NotFound(f"the server has no {wanted}; known: {known}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,8 @@ class Prompts:
     """Which of them are trained on."""
     held_out: Sequence[Turns]
     """Those to measure on."""
+    overlap: int = 0
+    """Of these, how many are trained on too: a validation file may hold them."""
 
     @classmethod
     def read(cls, given: LoopInput) -> Prompts:
@@ -74,10 +77,17 @@ class Prompts:
         wanted = given.settings.evaluation_prompts
         rows: list[Turns] = list(read_prompts(given.prompts))
         if given.validation_prompts is not None:
-            others = read_prompts(given.validation_prompts)
-            return cls(rows, list(range(len(rows))), others[:wanted])
-        training, held_out = hold_out(len(rows), wanted, given.seed)
+            others: list[Turns] = list(read_prompts(given.validation_prompts)[:wanted])
+            known = {_text(row) for row in rows}
+            overlap = sum(_text(other) in known for other in others)
+            return cls(rows, list(range(len(rows))), others, overlap)
+        training, held_out = hold_out([_text(row) for row in rows], wanted, given.seed)
         return cls(rows, training, [rows[place] for place in held_out])
+
+
+def _text(turns: Turns) -> str:
+    """Return a conversation as a text that only equal ones have."""
+    return json.dumps([[turn["role"], turn["content"]] for turn in turns])
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from steerward.jobs.rsf.workspace import write_whole
+from steerward.jobs.disk import write_whole
 from steerward.protocol.errors import DatasetRefused, NonFiniteScore
 
 _REWARDS = pa.map_(pa.string(), pa.float64())

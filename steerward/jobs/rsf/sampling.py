@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from steerward.jobs.rsf.blocks import Block, Blocks, Drawn
@@ -26,6 +27,8 @@ from steerward.protocol.errors import InputTooLong, InvalidRequest, NonFiniteSco
 # Prompts whose samples are kept together: what a kill can cost.
 BLOCK = 16
 SAMPLING, SCORING = "sampling", "scoring"
+# Completions in one scoring call: a reward model takes a limited number at once.
+_MOST_SCORED = 256
 # Errors that lie with a prompt, and not with who was asked.
 _OF_THE_PROMPT = (InputTooLong, InvalidRequest, NonFiniteScore)
 
@@ -139,7 +142,7 @@ class Sampler:
         try:
             generated = await self._generate_all(drawing, pick, prompt)
             texts = [one.text for found in generated for one in found.completions]
-            scored = await self._patience.call(lambda: self._score(prompt, texts))
+            scored = await self._score_all(prompt, texts)
             rows = self._rows(drawing, pick, generated, scored)
         except _OF_THE_PROMPT as error:
             self._on_left_out(pick.prompt, error)
@@ -177,12 +180,27 @@ class Sampler:
 
         return await self._patience.call(generate)
 
+    async def _score_all(self, prompt: Turns, texts: Sequence[str]) -> list[_Scores]:
+        found: list[_Scores] = []
+        for begin in range(0, len(texts), _MOST_SCORED):
+            part = texts[begin : begin + _MOST_SCORED]
+            scored = await self._patience.call(partial(self._score, prompt, part))
+            found += [
+                _Scores(rewards, score, scored.weight_version)
+                for rewards, score in zip(scored.rewards, scored.scores, strict=True)
+            ]
+        return found
+
     async def _score(self, prompt: Turns, texts: Sequence[str]) -> Scored:
         with self._clock.on(SCORING):
             return await self._reward_model.score(prompt, texts)
 
     def _rows(
-        self, drawing: Drawing, pick: Pick, generated: Sequence[Generated], scored: Scored
+        self,
+        drawing: Drawing,
+        pick: Pick,
+        generated: Sequence[Generated],
+        scored: Sequence[_Scores],
     ) -> list[SampleRow]:
         rule, reference = self._generator.rule, self._reward_model.reference
         rows: list[SampleRow] = []
@@ -190,7 +208,7 @@ class Sampler:
             direction = drawing.directions[place]
             vector = rule.reward_direction(direction).components
             for sample, completion in enumerate(found.completions):
-                rewards = scored.rewards[len(rows)]
+                own = scored[len(rows)]
                 rows.append(
                     SampleRow(
                         job_id=drawing.job_id,
@@ -205,15 +223,24 @@ class Sampler:
                         completion=completion.text,
                         tokens=completion.tokens,
                         is_finished=completion.is_finished,
-                        rewards=dict(rewards),
-                        score=scored.scores[len(rows)],
-                        direction_score=reference_score(rewards, vector, reference),
+                        rewards=dict(own.rewards),
+                        score=own.score,
+                        direction_score=reference_score(own.rewards, vector, reference),
                         policy_weight_version=found.weight_version,
                         reward_model=self._reward_model.name,
-                        reward_weight_version=scored.weight_version,
+                        reward_weight_version=own.weight_version,
                     )
                 )
         return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """What one completion was scored."""
+
+    rewards: Mapping[str, float]
+    score: float | None
+    weight_version: str
 
 
 @dataclass(frozen=True, slots=True)

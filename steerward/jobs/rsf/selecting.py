@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from steerward.jobs.disk import write_whole
 from steerward.jobs.rsf.filters import Filters
 from steerward.jobs.rsf.samples import SampleRow
 from steerward.jobs.rsf.selection import (
@@ -20,7 +21,6 @@ from steerward.jobs.rsf.selection import (
     over_quota,
     select,
 )
-from steerward.jobs.rsf.workspace import write_whole
 from steerward.protocol.conditioning import ConditioningRule, conditioned_turns
 from steerward.protocol.directions import PreferenceDirection
 from steerward.protocol.errors import InvalidRequest

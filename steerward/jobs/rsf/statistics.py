@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _RESAMPLES = 2000
+_MOST_INDICES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,14 @@ def mean_interval(
     if not num or not np.isfinite(by_prompt).all():
         raise ValueError(f"an interval needs finite values of at least one prompt, not {num}")
     numbers = np.random.default_rng(seed)
-    # One at a time: all indices at once would take memory without bound.
-    means = [by_prompt[numbers.integers(0, num, num)].mean() for _ in range(resamples)]
+    # Some at a time: all indices at once would take memory without bound.
+    at_once = max(1, _MOST_INDICES // num)
+    means = np.concatenate(
+        [
+            by_prompt[numbers.integers(0, num, (min(at_once, resamples - done), num))].mean(axis=1)
+            for done in range(0, resamples, at_once)
+        ]
+    )
     low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(float(by_prompt.mean()), float(low), float(high))
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from steerward.jobs.rows import read_conversations
 from steerward.jobs.rsf.clock import Clock
 from steerward.jobs.rsf.draw import Pick, draw
+from steerward.jobs.rsf.origin import read_origin
 from steerward.jobs.rsf.ports import Sampling, TrainingReport, TrainingWork
 from steerward.jobs.rsf.running import LoopRun, Prompts, longer
 from steerward.jobs.rsf.samples import SampleRow, read_samples, write_samples
@@ -22,7 +23,7 @@ from steerward.jobs.rsf.selecting import (
 )
 from steerward.jobs.rsf.workspace import IterationFolder, remove_folder
 from steerward.jobs.threads import in_thread
-from steerward.protocol.errors import TrainingFailed
+from steerward.protocol.errors import InvalidRequest, TrainingFailed
 
 # A trainer that is killed goes on from its last checkpoint when it is started again.
 _MOST_STARTS = 3
@@ -32,13 +33,8 @@ async def sample(run: LoopRun, iteration: int, prompts: Prompts) -> None:
     """Draw and score; the policy of the iteration before must be served."""
     settings, given = run.settings, run.given
     folder = run.workspace.iteration(iteration)
-    directions = run.directions(iteration)
-    picks = [
-        Pick(pick.number, prompts.training[pick.prompt], pick.directions, pick.seed)
-        for pick in draw(
-            len(prompts.training), settings, len(directions), iteration=iteration, seed=given.seed
-        )
-    ]
+    directions = await in_thread(run.directions, iteration)
+    picks = await in_thread(_picks, run, iteration, prompts, len(directions))
     drawing = Drawing(
         given.job_id,
         iteration,
@@ -64,6 +60,21 @@ async def sample(run: LoopRun, iteration: int, prompts: Prompts) -> None:
     await run.save(folder, progress.model_copy(update=changes))
 
 
+def _picks(run: LoopRun, iteration: int, prompts: Prompts, num_directions: int) -> list[Pick]:
+    """Return what an iteration samples, by places in the whole file."""
+    drawn = draw(
+        len(prompts.training),
+        run.settings,
+        num_directions,
+        iteration=iteration,
+        seed=run.given.seed,
+    )
+    return [
+        Pick(pick.number, prompts.training[pick.prompt], pick.directions, pick.seed)
+        for pick in drawn
+    ]
+
+
 async def select(run: LoopRun, iteration: int) -> None:
     """Write all samples with what became of them, and what to fine-tune on."""
     folder = run.workspace.iteration(iteration)
@@ -86,6 +97,7 @@ def _select(run: LoopRun, iteration: int, folder: IterationFolder) -> Mapping[st
     if not folder.samples.exists():
         drawn = read_samples(folder.parts)
         check_one_origin(drawn)
+        _check_policy(run, iteration, drawn)
         vectors = [rule.reward_direction(one).components for one in directions]
         reference = run.ports.reward_model.reference
         write_samples(folder.samples, select_samples(drawn, vectors, reference, run.settings))
@@ -103,6 +115,27 @@ def _select(run: LoopRun, iteration: int, folder: IterationFolder) -> Mapping[st
         )
     remove_folder(folder.parts)
     return _summary(rows, run.objectives)
+
+
+def _check_policy(run: LoopRun, iteration: int, rows: Sequence[SampleRow]) -> None:
+    """Refuse samples of other weights than those that the iteration before led to.
+
+    Raises:
+        InvalidRequest: If they are; both versions are told.
+    """
+    if iteration == 1:
+        origin = read_origin(run.workspace.path)
+        expected = origin.policy_weight_version if origin is not None else None
+    else:
+        expected = run.workspace.iteration(iteration - 1).progress(iteration - 1).weight_version
+    found = {row.policy_weight_version for row in rows}
+    if expected is not None and not found <= {expected}:
+        raise InvalidRequest(
+            f"the samples of iteration {iteration} were drawn by weights "
+            f"{', '.join(sorted(found))}, and it begins with {expected}: somebody else exchanged "
+            "the policy's weights meanwhile; create a new job",
+            param="model",
+        )
 
 
 def _summary(rows: Sequence[SampleRow], objectives: Sequence[str]) -> Mapping[str, object]:
@@ -143,6 +176,12 @@ async def train(run: LoopRun, iteration: int) -> None:
         f"iteration {iteration}: trained {report.steps:,} steps, loss {report.loss:.3f}, "
         f"KL {report.kl:.3f}"
     )
+    if report.left_out:
+        run.observer.event(
+            f"iteration {iteration}: {report.left_out:,} conversations do not fit the policy and "
+            "were not learned",
+            level="warn",
+        )
 
 
 async def _trained(run: LoopRun, work: TrainingWork) -> TrainingReport:

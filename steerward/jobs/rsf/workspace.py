@@ -6,17 +6,17 @@ under another name, made durable, and renamed. What a killed step left behind is
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from steerward.jobs.disk import BUILDING, write_whole
 from steerward.protocol.fine_tuning import IterationProgress
+from steerward.protocol.sft_work import MASTER
 
-# Ends of names: of what is not whole yet, and of what is not whole any more.
-_BUILDING, _REMOVED = ".building", ".removed"
+# End of the name of what is not whole any more.
+_REMOVED = ".removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ class IterationFolder:
     def policy(self) -> Path:
         """The policy that the iteration led to, or its adapter."""
         return self.path / "policy"
+
+    @property
+    def master(self) -> Path:
+        """Its weights in float32, where they are stored with fewer bits."""
+        return self.policy / MASTER
 
     @property
     def evaluation_parts(self) -> Path:
@@ -86,14 +91,19 @@ class Workspace:
     path: Path
 
     def iteration(self, number: int) -> IterationFolder:
-        """Return the folder of an iteration, which exists then."""
-        folder = IterationFolder(self.path / f"iteration-{number:03d}")
-        folder.path.mkdir(parents=True, exist_ok=True)
-        return folder
+        """Return the folder of an iteration; it is made when something is written to it."""
+        return IterationFolder(self.path / f"iteration-{number:03d}")
+
+    def prune(self, *, chosen: int) -> None:
+        """Remove what only further iterations would begin from, except the chosen iteration's."""
+        kept = self.iteration(chosen).master
+        for master in sorted(self.path.glob(f"iteration-*/policy/{MASTER}")):
+            if master != kept:
+                remove_folder(master)
 
     def tidy(self) -> None:
         """Remove what killed runs were writing or removing; nobody else may be at it."""
-        for end in (_BUILDING, _REMOVED):
+        for end in (BUILDING, _REMOVED):
             for path in [*self.path.rglob(f".*{end}")]:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
@@ -111,20 +121,6 @@ class Workspace:
         return self.path / "report.html"
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let a file appear under its name whole and durable, or not at all."""
-    building = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_BUILDING}")
-    try:
-        write(building)
-        with building.open("rb") as file:
-            os.fsync(file.fileno())
-        building.replace(path)
-    except BaseException:
-        building.unlink(missing_ok=True)
-        raise
-    _make_durable(path.parent)
-
-
 def remove_folder(path: Path) -> None:
     """Remove a folder that nothing needs any more, so that no half of it can be taken for one."""
     if not path.exists():
@@ -132,11 +128,3 @@ def remove_folder(path: Path) -> None:
     doomed = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_REMOVED}")
     path.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _make_durable(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -44,6 +44,11 @@ async def load_model(body: LoadRequest, request: Request) -> Response:
     what its settings name.
     """
     state = state_of(request)
+    if state.jobs is not None and await state.jobs.owns(body.id):
+        raise InvalidRequest(
+            f"{brief(body.id)!r} is what a fine-tuning job is made of or has made; give another id",
+            param="id",
+        )
     is_started = body.id in state.engines or body.id in state.policies
     if is_started and body.parent not in (None, body.id):
         raise InvalidRequest(

@@ -177,3 +177,9 @@ def test_evaluation_directions_of_more_objectives_are_random_and_stay() -> None:
 def test_one_objective_is_evaluated_in_its_one_direction() -> None:
     (found,) = evaluation_directions(RsfSettings(evaluation_directions=5), ONE, 0)
     assert found.components == {"a": 1.0}
+
+
+def test_a_cone_out_of_reach_is_given_up_soon_however_many_are_wanted() -> None:
+    rule = THREE.model_copy(update={"cone_deg": 0.001})
+    with pytest.raises(InvalidDirection, match=r"^of 20,000 random directions"):
+        made(rule, directions=256, spread="dirichlet")

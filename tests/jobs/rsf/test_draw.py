@@ -38,7 +38,7 @@ def test_streams_are_those_of_earlier_versions() -> None:
     """A job that goes on under a later version must draw what it would have drawn."""
     wanted = settings(prompts_per_iteration=4, directions_per_prompt=2)
     assert draw(6, wanted, 3, iteration=2, seed=7) == GOLDEN_PICKS
-    assert hold_out(20, 5, 7)[1] == GOLDEN_HELD_OUT
+    assert hold_out(range(20), 5, 7)[1] == GOLDEN_HELD_OUT
     assert uniforms(bits("directions", 7, 1), 2).tolist() == GOLDEN_UNIFORMS
 
 
@@ -121,8 +121,29 @@ def test_no_prompts_are_refused() -> None:
 
 @given(num_rows=st.integers(0, 200), wanted=st.integers(0, 50), seed=st.integers(-3, 3))
 def test_at_most_a_tenth_is_held_out(num_rows: int, wanted: int, seed: int) -> None:
-    training, evaluation = hold_out(num_rows, wanted, seed)
+    training, evaluation = hold_out(range(num_rows), wanted, seed)
     assert len(evaluation) == min(wanted, num_rows // 10)
     assert sorted(training + evaluation) == list(range(num_rows))
     assert training == sorted(training)
     assert evaluation == sorted(evaluation)
+
+
+@given(
+    prompts=st.lists(st.integers(0, 40), max_size=200),
+    wanted=st.integers(0, 20),
+    seed=st.integers(0, 3),
+)
+def test_no_prompt_is_both_trained_and_measured_on(
+    prompts: list[int], wanted: int, seed: int
+) -> None:
+    training, evaluation = hold_out(prompts, wanted, seed)
+    measured = [prompts[row] for row in evaluation]
+    assert len(set(measured)) == len(measured) <= wanted
+    assert not {prompts[row] for row in training} & set(measured)
+    assert len(prompts) - len(training) <= len(prompts) // 10
+
+
+def test_duplicates_of_a_prompt_that_is_held_out_are_held_out_too() -> None:
+    training, (row,) = hold_out([number // 2 for number in range(40)], 1, 0)
+    assert len(training) == 38
+    assert not {row // 2 * 2, row // 2 * 2 + 1} & set(training)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
-from steerward.jobs.rsf.export import dpo_pairs, result_rows, sft_rows
+from steerward.jobs.rsf.export import dpo_pairs, result_rows, samples_of, sft_rows
 from steerward.jobs.rsf.samples import SampleRow
 from steerward.protocol.conditioning import DPA_V1
 from steerward.protocol.errors import DatasetRefused
@@ -109,21 +110,44 @@ def test_results_are_all_samples_with_where_they_came_from() -> None:
     cut = a_row(completion="cut", reason="unfinished", score=None)
     found, other = result_rows([row, cut])
     assert json.loads(json.dumps(found)) == {
+        "number": row.number,
         "prompt": [dict(row.prompt[0])],
         "direction": AHEAD,
+        "direction_index": 0,
         "completion": "good",
+        "tokens": row.tokens,
+        "is_finished": True,
         "selected": True,
+        "selected_for": [0],
         "reason": "best",
+        "pool_scores": {"0": 1.0},
         "rewards": {"helpfulness": 0.7, "verbosity": 0.1},
         "score": 0.5,
         "direction_score": 0.62,
         "lineage": {
+            "job_id": row.job_id,
             "iteration": 2,
             "policy_weight_version": "p1",
             "reward_model": "pocket",
             "reward_weight_version": "r1",
+            "prompt_row": row.prompt_row,
             "seed": 2**31 - 1,
             "sample": 4,
         },
     }
     assert (other["selected"], other["reason"], other["score"]) == (False, "unfinished", None)
+
+
+def test_samples_are_read_back_from_results_as_they_were() -> None:
+    unscored = dataclasses.replace(a_sample("worse", 0.0, tokens=None), score=None)
+    rows = [best("good", 1.0), unscored]
+    lines = [json.dumps(row) for row in result_rows(rows)]
+    assert list(samples_of(lines)) == rows
+    assert len(list(dpo_pairs(samples_of(lines), DPA_V1))) == 1
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"prompt": []}'])
+def test_a_line_that_is_no_result_is_named(line: str) -> None:
+    good = json.dumps(next(result_rows([best("good", 1.0)])))
+    with pytest.raises(DatasetRefused, match="line 2 is no sample"):
+        list(samples_of([good, line]))

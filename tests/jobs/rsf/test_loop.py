@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from steerward.jobs.rsf.origin import Origin, check_origin
 from steerward.jobs.rsf.ports import TrainingWork, Turns
 from steerward.jobs.rsf.samples import read_samples
 from steerward.jobs.rsf.workspace import Workspace
@@ -250,6 +251,28 @@ async def test_samples_of_two_policies_are_not_compared(tmp_path: Path) -> None:
 
     played.policy.before = exchange
     with pytest.raises(InvalidRequest, match="drawn by different policies, versions base, other"):
+        await played.loop().run()
+
+
+async def test_samples_of_other_weights_than_the_job_began_with_are_refused(tmp_path: Path) -> None:
+    check_origin(tmp_path, Origin("played", "base", "played-rewards", "r1"))
+    played = game(tmp_path, evaluation_prompts=0)
+    played.policy.version = "exchanged"
+    with pytest.raises(InvalidRequest, match="drawn by weights exchanged, and it begins with base"):
+        await played.loop().run()
+
+
+async def test_samples_of_other_weights_than_the_iteration_before_led_to_are_refused(
+    tmp_path: Path,
+) -> None:
+    played = game(tmp_path, evaluation_prompts=0)
+
+    def exchange(_: Turns) -> None:
+        if played.policy.published:
+            played.policy.version = "exchanged"
+
+    played.policy.before = exchange
+    with pytest.raises(InvalidRequest, match="iteration 2 were drawn by weights exchanged"):
         await played.loop().run()
 
 

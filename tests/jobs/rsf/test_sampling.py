@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,20 @@ async def test_a_full_disk_is_told_as_it_is(tmp_path: Path) -> None:
     (folder / "block-00000.json").mkdir()
     with pytest.raises(OSError, match="block-00000"):
         await sampler(PlayedPolicy(), PlayedRewards(), Told()).draw(drawing(), folder)
+
+
+async def test_more_completions_than_a_call_takes_are_scored_in_parts(tmp_path: Path) -> None:
+    rewards, calls = PlayedRewards(), 0
+
+    def count(_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    rewards.before = count
+    wanted = dataclasses.replace(drawing(1), num=150)
+    await sampler(PlayedPolicy(), rewards, Told()).draw(wanted, tmp_path / "p")
+    rows = read_samples(tmp_path / "p")
+    assert (len(rows), calls) == (300, 2)
+    for row in (rows[0], rows[255], rows[256], rows[-1]):
+        alone = await PlayedRewards().score(row.prompt, [row.completion])
+        assert dict(row.rewards) == dict(alone.rewards[0])

@@ -104,3 +104,16 @@ def test_distinct_share_counts_over_all_texts() -> None:
 def test_length_is_told_in_words() -> None:
     assert mean_words(["a b c", "a"]) == 2.0
     assert mean_words([]) == 0.0
+
+
+def test_an_interval_does_not_depend_on_how_many_means_are_made_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.random.default_rng(0).normal(size=37)
+    numbers = np.random.default_rng(0)
+    means = [values[numbers.integers(0, 37, 37)].mean() for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    for most in (1, 1000, 1_000_000):
+        monkeypatch.setattr("steerward.jobs.rsf.statistics._MOST_INDICES", most)
+        found = mean_interval(values)
+        assert (found.low, found.high) == (low, high)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from steerward.jobs.rsf.workspace import Workspace, remove_folder, write_whole
+from steerward.jobs.disk import write_whole
+from steerward.jobs.rsf.workspace import Workspace, remove_folder
 from steerward.protocol.fine_tuning import IterationProgress
 
 
@@ -64,6 +65,7 @@ def test_a_removal_that_was_killed_does_not_hinder_the_next(tmp_path: Path) -> N
 def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     folder = workspace.iteration(1)
+    folder.path.mkdir()
     (folder.path / ".samples.parquet.1a2b.building").write_text("half")
     (folder.path / ".policy.building").mkdir()
     (folder.path / ".policy.building" / "model.safetensors").write_text("half")
@@ -71,6 +73,27 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
     folder.samples.write_text("whole")
     workspace.tidy()
     assert [*folder.path.iterdir()] == [folder.samples]
+
+
+def test_only_the_chosen_iteration_keeps_what_training_begins_from(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for number in (1, 2, 3):
+        write_whole(workspace.iteration(number).master / "model.safetensors", Path.touch)
+        write_whole(workspace.iteration(number).policy / "model.safetensors", Path.touch)
+    workspace.prune(chosen=2)
+    assert [workspace.iteration(number).master.exists() for number in (1, 2, 3)] == [
+        False,
+        True,
+        False,
+    ]
+    assert len([*tmp_path.glob("*/policy/model.safetensors")]) == 3
+
+
+def test_looking_at_an_iteration_makes_no_folder(tmp_path: Path) -> None:
+    folder = Workspace(tmp_path).iteration(2)
+    assert not folder.has_begun
+    folder.progress(2)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_progress_comes_back_and_is_new_at_first(tmp_path: Path) -> None:
