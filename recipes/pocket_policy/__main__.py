@@ -23,7 +23,7 @@ from recipes.pocket_policy.held_out import held_out_perplexity
 from recipes.pocket_policy.labels import label_answers
 from recipes.pocket_policy.language import LEARNING_RATE, learn_language
 from recipes.pocket_policy.package import package
-from recipes.pocket_policy.preferred import prefer
+from recipes.pocket_policy.preferred import loop_folder, prefer
 from recipes.pocket_policy.sampled import examples_of_samples, sample_and_score
 from recipes.pocket_policy.vocabulary import write_tokenizer
 from steerward import logs
@@ -102,6 +102,7 @@ def main() -> None:
     checkpoint = prefer(
         package(directed, tokenizer, out=config.work / "before-rsf"),
         conversations,
+        answers,
         prompts=str(config.data / "prompts" / "prompts.jsonl.gz"),
         work=config.work,
         seed=config.seed,
@@ -139,7 +140,7 @@ def measure(
         "parameters": _num_parameters(checkpoint),
         "command": "python -m benchmarks.steering_front --prompts DATA/prompts/prompts.jsonl.gz",
         "front": steering_front(front, config.work),
-        "rsf": rsf_front(RsfSetting(job=str(config.work / "rsf")), config.work),
+        "rsf": rsf_front(RsfSetting(job=str(loop_folder(config.work))), config.work),
         "held_out": held_out_perplexity(
             checkpoint, tokenizer, load_conversations(config.data, split="test")
         ),

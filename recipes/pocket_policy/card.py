@@ -90,8 +90,9 @@ on with them, drawn by the same rule within each prompt, and with a part of the 
 Last, {iterations} iterations of rejection-sampling fine-tuning as the server's jobs do it, of which
 the last was kept whatever it measured: {rsf_prompts:,} prompts each, {rsf_samples} answers to a
 prompt, each under another of {rsf_directions} directions, and for every one of these the best of
-all {rsf_samples}. Sampling defaults: temperature {temperature}, top_p {top_p}. Every setting is in
-`recipes/pocket_policy`.
+all {rsf_samples}; {sft_share:.0%} of what it learned were answers of the text, and a KL penalty of
+{kl_coef:g} held it near its start. Sampling defaults: temperature {temperature}, top_p {top_p}.
+Every setting is in `recipes/pocket_policy`.
 
 What the iterations did, on the prompts of the front (`python -m benchmarks.rsf_front`):
 
@@ -150,6 +151,8 @@ def write_card(checkpoint: Path, run: Mapping[str, Any]) -> None:
         rsf_prompts=SETTINGS.prompts_per_iteration,
         rsf_samples=SETTINGS.directions_per_prompt * SETTINGS.candidates_per_prompt,
         rsf_directions=SETTINGS.directions,
+        sft_share=SETTINGS.sft_share,
+        kl_coef=SETTINGS.training.kl_coef,
         iterations_table=_markdown(run["rsf"]["tables"][0]),
         judges_table=_markdown(run["rsf"]["tables"][-1]),
         sources=_sources(),

@@ -10,7 +10,7 @@ Axis legend: N answers, V directions.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,24 @@ def draw_examples(
     answers: Answers, tokenizer: PreTrainedTokenizerFast, *, count: int, seed: int
 ) -> list[Example]:
     """Return examples: directions by turns, answers by their shares under each."""
+    examples: list[Example] = []
+    for context, response in draw_turns(answers, seed=seed):
+        example = encode_example(tokenizer, context, response)
+        if len(example[0]) <= POSITIONS:
+            examples.append(example)
+        if len(examples) == count:
+            break
+    return examples
+
+
+def draw_turns(answers: Answers, *, seed: int) -> Iterator[tuple[list[dict[str, str]], str]]:
+    """Yield conversations up to an answer, with it: directions by turns, without end."""
     order = random.Random(seed)
     vectors, systems = directions_and_systems()
     standardised_NM = standardised(answers.rewards_NM, answers.sources)
     shares_VN = tilted_shares(standardised_NM, vectors, strength=STRENGTH)
     numbers = np.random.default_rng(seed)
-    examples: list[Example] = []
-    while len(examples) < count:
+    while True:
         choices_N = [numbers.choice(len(answers.responses), p=share_N) for share_N in shares_VN]
         for system, n in zip(systems, choices_N, strict=True):
             context = list(answers.contexts[n])
@@ -115,10 +126,7 @@ def draw_examples(
                 context = list(answers.contexts[n])
             else:
                 context.insert(0, {"role": "system", "content": system})
-            example = encode_example(tokenizer, context, answers.responses[n])
-            if len(example[0]) <= POSITIONS:
-                examples.append(example)
-    return examples[:count]
+            yield context, answers.responses[n]
 
 
 def directions_and_systems() -> tuple[Floats, list[str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import itertools
 import json
 import random
 import shutil
@@ -15,6 +17,8 @@ from tqdm import tqdm
 from benchmarks.steering_front import ANGLES, held_out_prompts
 from benchmarks.steering_front import Setting as SteeringSetting
 from recipes.pocket_policy.conversations import Conversation
+from recipes.pocket_policy.directed import draw_turns
+from recipes.pocket_policy.labels import Answers
 from steerward.config import ServeConfig
 from steerward.engine.loading import load_engines
 from steerward.jobs.rsf.loop import LoopInput, LoopPorts, Outcome, RsfLoop
@@ -27,11 +31,13 @@ from steerward.protocol.rsf import RsfSettings
 from steerward.server.job_ports import ServedPolicy, ServedRewards
 
 # A policy this small hardly hears a direction: what helps most is to compare the same answers under
-# many directions, on the scale on which the answers to one prompt differ.
+# many directions, on the scale on which the answers to one prompt differ. And it forgets quickly:
+# without text among what it learns, small steps and a penalty on how far it moves, it ends with a
+# few answers to everything, which the reward model likes.
 SETTINGS = RsfSettings.model_validate(
     {
-        "iterations": 4,
-        "prompts_per_iteration": 768,
+        "iterations": 3,
+        "prompts_per_iteration": 640,
         "directions": 19,
         "directions_per_prompt": 8,
         "candidates_per_prompt": 1,
@@ -43,15 +49,19 @@ SETTINGS = RsfSettings.model_validate(
         "evaluation_directions": len(ANGLES),
         # Nothing is chosen by the prompts that it is measured on.
         "keep": "last",
-        "training": {"learning_rate": 1e-3},
+        "sft_file": "text",
+        "sft_share": 0.3,
+        "training": {"learning_rate": 4e-4, "kl_coef": 0.1},
     }
 )
 _PREPARED = ("master", "report.json")
+_CONVERSATIONS = 20_000
 
 
 def prefer(
     checkpoint: Path,
     conversations: Sequence[Conversation],
+    answers: Answers,
     *,
     prompts: str,
     work: Path,
@@ -63,6 +73,7 @@ def prefer(
     Args:
         checkpoint: The policy to begin with.
         conversations: Their opening turns are the prompts.
+        answers: Of the text, drawn by directions and mixed in.
         prompts: File of the prompts that it is measured on.
         work: Folder for everything on the way.
         settings: Of the loop.
@@ -71,7 +82,7 @@ def prefer(
     Returns:
         The folder of the policy that came of it.
     """
-    folder = work / "rsf"
+    folder = loop_folder(work, settings)
     folder.mkdir(parents=True, exist_ok=True)
     openings = sorted({found.messages[0]["content"] for found in conversations})
     random.Random(seed).shuffle(openings)
@@ -82,7 +93,7 @@ def prefer(
         seed=seed,
         prompts=_written(openings, work / "rsf-prompts.jsonl"),
         validation_prompts=_written(held_out, work / "rsf-held-out.jsonl"),
-        sft=None,
+        sft=_conversations(answers, work / "rsf-text.jsonl", seed=seed),
         base=checkpoint,
         folder=folder,
     )
@@ -91,6 +102,19 @@ def prefer(
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(outcome.folder, out, ignore=shutil.ignore_patterns(*_PREPARED))
     return out
+
+
+def loop_folder(work: Path, settings: RsfSettings = SETTINGS) -> Path:
+    """Return the folder of the loop; other settings have another."""
+    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+    return work / f"rsf-{digest[:8]}"
+
+
+def _conversations(answers: Answers, path: Path, *, seed: int) -> Path:
+    drawn = itertools.islice(draw_turns(answers, seed=seed + 1), _CONVERSATIONS)
+    rows = ([*context, {"role": "assistant", "content": answer}] for context, answer in drawn)
+    path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    return path
 
 
 def _written(prompts: Sequence[str], path: Path) -> Path:
