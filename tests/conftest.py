@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ from steerward.config import ServeConfig
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
 from tests.golden_cases import GOLDEN, GOLDEN_NAMES
+
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -166,6 +166,7 @@ async def test_what_cannot_be_loaded_is_refused_and_the_old_weights_go_on(
             (GOLDEN / "urm", (500, "checkpoint_refused", None)),
             (outside, (422, "invalid_request", "path")),
             (tmp_path / "weights" / ".." / "outside", (422, "invalid_request", "path")),
+            ("a\0b", (422, "invalid_request", "path")),
             (tmp_path / "weights" / "nowhere", (404, "not_found", "path")),
         ):
             assert error_of(await load(client, "armorm", folder)) == wanted

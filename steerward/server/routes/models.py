@@ -98,7 +98,11 @@ def _policy(state: ServerState, name: str | None) -> TrainablePolicy:
 
 def _allowed(path: Path, folders: tuple[Path, ...]) -> Path:
     """Return a folder whose real place is below one of those allowed."""
-    folder = path.expanduser().resolve()
+    try:
+        folder = path.expanduser().resolve()
+    # A NUL, a home of nobody, links in a circle.
+    except (ValueError, RuntimeError, OSError) as error:
+        raise InvalidRequest(f"the path names no folder: {error}", param="path") from None
     if not any(folder.is_relative_to(allowed.resolve()) for allowed in folders):
         raise InvalidRequest(
             "the folder lies below none that weights may be loaded from; start the server with "
