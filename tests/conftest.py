@@ -23,7 +23,6 @@ from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
 from tests.golden_cases import GOLDEN, GOLDEN_NAMES
 
-
 # A shell that runs the tests in the background has them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
