@@ -51,6 +51,9 @@ class PocketPolicyConfig(Settings):
     """Prompts that the policy itself answers, in all directions, to learn what they change."""
     seed: int = 0
     """Of everything."""
+    loop: bool = False
+    """Go on with rejection-sampling fine-tuning. What ships was made without: its reward rises in
+    every direction, but so far at the price of answers that fit fewer prompts."""
     ship: bool = False
     """Replace the policy inside the package by the new one."""
 
@@ -99,14 +102,17 @@ def main() -> None:
         learning_rate=LEARNING_RATE / 2,
         seed=config.seed,
     )
-    checkpoint = prefer(
-        package(directed, tokenizer, out=config.work / "before-rsf"),
-        conversations,
-        answers,
-        prompts=str(config.data / "prompts" / "prompts.jsonl.gz"),
-        work=config.work,
-        seed=config.seed,
-    )
+    checkpoint = package(directed, tokenizer, out=config.work / "pocket-policy")
+    if config.loop:
+        start = package(directed, tokenizer, out=config.work / "before-rsf")
+        checkpoint = prefer(
+            start,
+            conversations,
+            answers,
+            prompts=str(config.data / "prompts" / "prompts.jsonl.gz"),
+            work=config.work,
+            seed=config.seed,
+        )
     measure(config, checkpoint, tokenizer)
     if config.ship:
         ship(checkpoint, POCKET_POLICY)
@@ -114,7 +120,7 @@ def main() -> None:
 
 def _check_work(config: PocketPolicyConfig) -> None:
     """Refuse a folder whose parts were made with other settings."""
-    settings = config.model_dump_json(exclude={"data", "work", "ship"})
+    settings = config.model_dump_json(exclude={"data", "work", "ship", "loop"})
     path = config.work / "settings.json"
     if path.exists() and path.read_text(encoding="utf-8") != settings:
         raise SystemExit(
@@ -140,7 +146,6 @@ def measure(
         "parameters": _num_parameters(checkpoint),
         "command": "python -m benchmarks.steering_front --prompts DATA/prompts/prompts.jsonl.gz",
         "front": steering_front(front, config.work),
-        "rsf": rsf_front(RsfSetting(job=str(loop_folder(config.work))), config.work),
         "held_out": held_out_perplexity(
             checkpoint, tokenizer, load_conversations(config.data, split="test")
         ),
@@ -149,6 +154,8 @@ def measure(
         "sampled_prompts": config.sampled_prompts,
         "seed": config.seed,
     }
+    if config.loop:
+        card["rsf"] = rsf_front(RsfSetting(job=str(loop_folder(config.work))), config.work)
     for one in card["front"]["tables"]:
         print_table(one)
     write_card(checkpoint, card)

@@ -87,18 +87,8 @@ counts in proportion to exp({strength} v . z), z its rewards standardised within
 {without:.0%} of the examples have no direction. Then the policy answered {prompts:,} prompts of
 the training text {samples} times each, in all directions; `pocket` scored these, and training went
 on with them, drawn by the same rule within each prompt, and with a part of the examples before.
-Last, {iterations} iterations of rejection-sampling fine-tuning as the server's jobs do it, of which
-the last was kept whatever it measured: {rsf_prompts:,} prompts each, {rsf_samples} answers to a
-prompt, each under another of {rsf_directions} directions, and for every one of these the best of
-all {rsf_samples}; {sft_share:.0%} of what it learned were answers of the text, and a KL penalty of
-{kl_coef:g} held it near its start. Sampling defaults: temperature {temperature}, top_p {top_p}.
-Every setting is in `recipes/pocket_policy`.
-
-What the iterations did, on the prompts of the front (`python -m benchmarks.rsf_front`):
-
-{iterations_table}
-
-{judges_table}
+{loop}Sampling defaults: temperature {temperature}, top_p {top_p}. Every setting is in
+`recipes/pocket_policy`.
 
 ## Data and licences
 
@@ -111,13 +101,45 @@ limit training competing models on them.
 """
 
 
+# Of a policy that went through the loop of the jobs.
+_LOOP = """
+Last, {iterations} iterations of rejection-sampling fine-tuning as the server's jobs do it, of which
+the last was kept whatever it measured: {prompts:,} prompts each, {samples} answers to a prompt,
+each under another of {directions} directions, and for every one of these the best of all {samples};
+{sft_share:.0%} of what it learned were answers of the text, and a KL penalty of {kl_coef:g} held it
+near its start. What the iterations did, on the prompts of the front
+(`python -m benchmarks.rsf_front`):
+
+{iterations_table}
+
+{judges_table}
+
+"""
+
+
+def _loop(run: Mapping[str, Any]) -> str:
+    if "rsf" not in run:
+        return ""
+    tables = run["rsf"]["tables"]
+    return _LOOP.format(
+        iterations=SETTINGS.iterations,
+        prompts=SETTINGS.prompts_per_iteration,
+        samples=SETTINGS.directions_per_prompt * SETTINGS.candidates_per_prompt,
+        directions=SETTINGS.directions,
+        sft_share=SETTINGS.sft_share,
+        kl_coef=SETTINGS.training.kl_coef,
+        iterations_table=_markdown(tables[0]),
+        judges_table=_markdown(tables[-1]),
+    )
+
+
 def write_card(checkpoint: Path, run: Mapping[str, Any]) -> None:
     """Write the card and its report into a checkpoint.
 
     Args:
         checkpoint: Packaged policy.
-        run: ``front`` (of benchmarks.steering_front), ``rsf`` (of benchmarks.rsf_front),
-            ``held_out``, and the run's settings.
+        run: ``front`` (of benchmarks.steering_front), ``rsf`` (of benchmarks.rsf_front) if
+            it went through the loop, ``held_out``, and the run's settings.
     """
     front = run["front"]
     tables = [_markdown(content) for content in front["tables"]]
@@ -147,14 +169,7 @@ def write_card(checkpoint: Path, run: Mapping[str, Any]) -> None:
         samples=SAMPLES,
         temperature=TEMPERATURE,
         top_p=TOP_P,
-        iterations=SETTINGS.iterations,
-        rsf_prompts=SETTINGS.prompts_per_iteration,
-        rsf_samples=SETTINGS.directions_per_prompt * SETTINGS.candidates_per_prompt,
-        rsf_directions=SETTINGS.directions,
-        sft_share=SETTINGS.sft_share,
-        kl_coef=SETTINGS.training.kl_coef,
-        iterations_table=_markdown(run["rsf"]["tables"][0]),
-        judges_table=_markdown(run["rsf"]["tables"][-1]),
+        loop=_loop(run),
         sources=_sources(),
     )
     (checkpoint / "README.md").write_text(text, encoding="utf-8")
