@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from steerward.clients import Client
 from steerward.clients.areal import reward_function
 from steerward.protocol.errors import DeadlineExceeded
 from tests.contract.conftest import KEY, Served, served
+from tests.other_process import in_another_process
 
 __all__ = ["served"]  # a fixture, used by name below
 
@@ -21,11 +21,11 @@ ROW: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello?"}], "ans
 
 def test_score_is_that_of_the_row_or_of_the_rendered_prompt(served: Served) -> None:
     url = served.url.removesuffix("/v1")
-    function = pickle.loads(pickle.dumps(reward_function(url, api_key=KEY, template="chatml")))
+    function = reward_function(url, api_key=KEY, template="chatml")
     with Client(url, api_key=KEY) as client:
         score = client.score("Hello?", ["Fine."]).items[0].candidates[0].score
     for row in (ROW, {}):
-        found = function(RENDERED, "Fine.<|im_end|>", [1], [2], **row)
+        found = in_another_process(function, RENDERED, "Fine.<|im_end|>", [1], [2], **row)
         assert found == pytest.approx(score, abs=1e-4)
 
 

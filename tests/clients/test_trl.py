@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import pickle
-
 import pytest
 
 from steerward.clients.trl import reward_funcs
+from tests.other_process import in_another_process, names_and_kinds
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -15,10 +13,10 @@ NOWHERE = "http://127.0.0.1:9"
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_functions_have_the_names_and_kinds_that_trl_reads(asynchronous: bool) -> None:
     functions = reward_funcs(NOWHERE, objectives=["help-fulness"], asynchronous=asynchronous)
-    for found in (functions, pickle.loads(pickle.dumps(functions))):
-        names = [function.__name__ for function in found]
-        assert names == ["steerward_score", "steerward_help-fulness"]
-        assert all(inspect.iscoroutinefunction(f) is asynchronous for f in found)
+    expected = [("steerward_score", asynchronous), ("steerward_help-fulness", asynchronous)]
+    assert names_and_kinds(functions) == expected
+    # Where the asynchronous trainer sends them.
+    assert in_another_process(names_and_kinds, functions) == expected
 
 
 def test_key_is_in_no_representation() -> None:

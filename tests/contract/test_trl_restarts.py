@@ -8,20 +8,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
-from transformers import AutoTokenizer
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from benchmarks.served import free_port
 from steerward.clients import Client
 from steerward.clients.trl import reward_funcs
+from tests.contract.training import trainer_of
 from tests.golden_cases import GOLDEN
-from tests.policies import save_policy
 
 pytestmark = [pytest.mark.contract, pytest.mark.e2e]
 
@@ -100,28 +99,8 @@ class Recorder:
 
 def trained(functions: list[Any], folder: Path) -> list[dict[str, float]]:
     """Return what TRL logs of each step of a run."""
-    policy = save_policy(folder / "policy", rule=None)
-    trainer = GRPOTrainer(
-        model=str(policy),
-        reward_funcs=functions,
-        args=GRPOConfig(
-            output_dir=str(folder / "run"),
-            max_steps=STEPS,
-            per_device_train_batch_size=4,
-            num_generations=2,
-            max_completion_length=6,
-            learning_rate=1e-3,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
-            activation_checkpointing=False,
-        ),
-        train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
-        processing_class=AutoTokenizer.from_pretrained(policy, padding_side="left"),
-    )
+    config = partial(GRPOConfig, max_steps=STEPS, max_completion_length=6)
+    trainer = trainer_of(GRPOTrainer, config, folder, functions, {"prompt": PROMPTS})
     trainer.train()
     assert trainer.state.global_step == STEPS
     return [entry for entry in trainer.state.log_history if "reward" in entry]

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
-from transformers import AutoTokenizer
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from steerward.clients import Client
-from steerward.clients.trl import RewardFunction, reward_funcs
+from steerward.clients.trl import reward_funcs
 from steerward.protocol.errors import InputTooLong, InvalidRequest, UnknownObjective
 from tests.contract.conftest import KEY, Served
-from tests.policies import save_policy
+from tests.contract.training import trainer_of
+from tests.other_process import awaited, in_another_process
 
 pytestmark = pytest.mark.contract
 
 OBJECTIVES = [f"objective_{i}" for i in range(19)]
 HELLO = [{"role": "user", "content": "Hello, how are you?"}]
 RAINBOWS = "Tell me about rainbows."
+TWO_STEPS: dict[str, Any] = {"max_steps": 2, "max_completion_length": 4}
 
 
 @pytest.fixture
@@ -48,34 +45,6 @@ def num_requests(served: Served) -> float:
     return served.metrics.registry.get_sample_value("steerward_requests_total", labels) or 0.0
 
 
-def trainer_of(
-    kind: Any, config: Any, folder: Path, functions: list[RewardFunction], prompts: list[Any]
-) -> Any:
-    policy = save_policy(folder / "policy", rule=None)
-    settings = config(
-        output_dir=str(folder / "run"),
-        max_steps=2,
-        per_device_train_batch_size=4,
-        num_generations=2,
-        max_completion_length=4,
-        learning_rate=1e-3,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-        activation_checkpointing=False,
-    )
-    return kind(
-        model=str(policy),
-        reward_funcs=functions,
-        args=settings,
-        train_dataset=Dataset.from_dict({"prompt": prompts, "source": ["a"] * len(prompts)}),
-        processing_class=AutoTokenizer.from_pretrained(policy, padding_side="left"),
-    )
-
-
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asynchronous"])
 def test_grpo_logs_every_objective_of_one_request_a_batch(
     served: Served, url: str, client: Client, tmp_path: Path, asynchronous: bool
@@ -83,7 +52,10 @@ def test_grpo_logs_every_objective_of_one_request_a_batch(
     gates = client.score(HELLO, ["Fine."], explain=True).items[0].gates
     assert gates is not None
     functions = reward_funcs(url, api_key=KEY, asynchronous=asynchronous)
-    trainer = trainer_of(GRPOTrainer, GRPOConfig, tmp_path, functions, [HELLO] * 4)
+    columns = {"prompt": [HELLO] * 4, "source": ["a"] * 4}
+    trainer = trainer_of(
+        GRPOTrainer, partial(GRPOConfig, **TWO_STEPS), tmp_path, functions, columns
+    )
     before = num_requests(served)
     trainer.train()
     assert num_requests(served) == before + 2
@@ -99,7 +71,10 @@ def test_grpo_logs_every_objective_of_one_request_a_batch(
 
 def test_rloo_trains_on_plain_text(served: Served, url: str, tmp_path: Path) -> None:
     functions = reward_funcs(url, api_key=KEY, objectives=["objective_3"])
-    trainer = trainer_of(RLOOTrainer, RLOOConfig, tmp_path, functions, [RAINBOWS] * 4)
+    columns = {"prompt": [RAINBOWS] * 4, "source": ["a"] * 4}
+    trainer = trainer_of(
+        RLOOTrainer, partial(RLOOConfig, **TWO_STEPS), tmp_path, functions, columns
+    )
     before = num_requests(served)
     trainer.train()
     assert num_requests(served) == before + 2
@@ -151,23 +126,10 @@ def test_direction_and_weights_give_the_score(url: str, client: Client) -> None:
     assert by_weights(**batch())[0] == pytest.approx(item.candidates[0].weighted_score, abs=1e-4)
 
 
-IN_ANOTHER_PROCESS = """
-import asyncio, json, pickle, sys
-functions, batch = pickle.load(sys.stdin.buffer)
-print(json.dumps({f.__name__: asyncio.run(f(**batch)) for f in functions}))
-"""
-
-
 def test_functions_can_be_sent_to_another_process(served: Served, url: str) -> None:
     functions = reward_funcs(url, api_key=KEY, objectives=["objective_0"], asynchronous=True)
     before = num_requests(served)
-    child = subprocess.run(
-        [sys.executable, "-c", IN_ANOTHER_PROCESS],
-        input=pickle.dumps((functions, batch())),
-        capture_output=True,
-        check=True,
-    )
-    columns = json.loads(child.stdout)
+    columns = in_another_process(awaited, functions, batch())
     assert num_requests(served) == before + 1
     assert columns["steerward_objective_0"] == asyncio.run(functions[1](**batch()))
 

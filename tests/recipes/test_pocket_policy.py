@@ -16,10 +16,27 @@ from recipes.pocket_policy.held_out import held_out_perplexity
 from recipes.pocket_policy.labels import label_answers
 from recipes.pocket_policy.language import learn_language
 from recipes.pocket_policy.package import package
+from recipes.pocket_policy.preferred import SETTINGS, loop_folder, prefer
 from recipes.pocket_policy.rule import ANGLES_DEG, RULE
 from recipes.pocket_policy.sampled import examples_of_samples, sample_and_score
 from recipes.pocket_policy.vocabulary import write_tokenizer
+from steerward.jobs.rsf.samples import read_samples
+from steerward.models.source import weight_version
 from steerward.policy.local.checkpoint import load_policy
+
+LOOP = SETTINGS.model_copy(
+    update={
+        "iterations": 1,
+        "prompts_per_iteration": 4,
+        "directions": 2,
+        "directions_per_prompt": 2,
+        "candidates_per_prompt": 2,
+        "max_tokens": 8,
+        "require_finished": False,
+        "evaluation_prompts": 2,
+        "evaluation_directions": 2,
+    }
+)
 
 
 def write_data(folder: Path) -> Path:
@@ -103,6 +120,15 @@ def test_recipe_gives_a_policy_that_can_be_served(tmp_path: Path) -> None:
     found = held_out_perplexity(work / "policy", tokenizer, load_conversations(data, split="test"))
     assert found["answers"] == 6
     assert 1 < found["perplexity"] < 2 * len(tokenizer)
+    preferred = prefer(
+        work / "policy", conversations, answers, prompts="", work=work, settings=LOOP, seed=0
+    )
+    assert load_policy(str(preferred), device="cpu").rule == RULE
+    assert not (preferred / "master").exists()
+    assert weight_version(preferred) != weight_version(work / "policy")
+    samples = read_samples(loop_folder(work, LOOP) / "iteration-001" / "samples.parquet")
+    assert len(samples) == 4 * 2 * 2
+    assert any(sample.selected for sample in samples)
 
 
 def test_examples_of_a_direction_are_what_it_rewards(tmp_path: Path) -> None:

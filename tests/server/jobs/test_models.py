@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -16,10 +17,7 @@ pytestmark = pytest.mark.anyio
 NAME = "ft:pocket-policy:mine/2:abc"
 
 
-async def test_fine_tuned_model_is_deleted_by_any_name(
-    client: httpx.AsyncClient, served: Serving, prompts: str
-) -> None:
-    job = await create(client, prompts)
+def keep_fine_tuned(served: Serving, job: dict[str, Any]) -> None:
     served.store.save_fine_tuned(
         name=NAME,
         job_id=job["id"],
@@ -28,6 +26,12 @@ async def test_fine_tuned_model_is_deleted_by_any_name(
         folder="/weights",
         weight_version="v1",
     )
+
+
+async def test_fine_tuned_model_is_deleted_by_any_name(
+    client: httpx.AsyncClient, served: Serving, prompts: str
+) -> None:
+    keep_fine_tuned(served, await create(client, prompts))
     answer = await client.delete(f"/v1/models/{NAME}")
     assert answer.json() == {"id": NAME, "object": "model", "deleted": True}
     assert [(model.name, model.folder) for model in served.deleted] == [(NAME, "/weights")]
@@ -41,15 +45,7 @@ async def test_fine_tuned_model_is_deleted_by_any_name(
 async def test_model_that_a_job_began_with_is_kept_until_its_end(
     client: httpx.AsyncClient, served: Serving, prompts: str
 ) -> None:
-    job = await create(client, prompts)
-    served.store.save_fine_tuned(
-        name=NAME,
-        job_id=job["id"],
-        base="pocket-policy",
-        kind="full",
-        folder="/weights",
-        weight_version="v1",
-    )
+    keep_fine_tuned(served, await create(client, prompts))
     request = JobRequest.model_validate(job_body(prompts) | {"model": NAME})
     needing = served.store.create(request, seed=0).id
     answer = await client.delete(f"/v1/models/{NAME}")
