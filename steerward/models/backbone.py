@@ -20,7 +20,7 @@ from steerward.models.last_layer import prune_last_layer
 from steerward.models.packing import Group, PackedBatch
 from steerward.models.plan import BatchPlan
 from steerward.models.prefix_tree import PrefixTree
-from steerward.models.pretrained import load_pretrained
+from steerward.models.pretrained import load_pretrained, move
 from steerward.models.windows import max_positions, watched_windows
 from steerward.protocol.errors import CheckpointRefused
 
@@ -84,7 +84,7 @@ class Backbone(nn.Module):
             model.pooler = None  # pyright: ignore[reportArgumentType] (typed as a module)
         if dtype is torch.int8:
             round_linears(model)
-        model.eval().to(device)  # pyright: ignore[reportArgumentType] (its stub is of another method)
+        move(model.eval(), device)
         return cls(model)
 
     @property

@@ -82,6 +82,20 @@ def load_pretrained(
     return model
 
 
+def move(model: PreTrainedModel, device: torch.device) -> None:
+    """Move a loaded model to its device, into memory of its own.
+
+    What is read from safetensors may be the file itself, mapped: whoever wrote new weights over
+    it would change those that are served, under the old version.
+    """
+    if device.type != "cpu":
+        model.to(device)  # pyright: ignore[reportArgumentType] (stub of another method)
+        return
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
+
+
 def read_config(folder: Path) -> Mapping[str, Any]:
     """Return the contents of ``config.json``.
 

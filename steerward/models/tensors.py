@@ -109,7 +109,8 @@ class TensorFiles:
                 f"head key {key!r} has shape {list(found)}, expected [{wanted}]"
             )
         with safe_open(self._file_of[key], framework="pt") as file:
-            tensor = file.get_tensor(key)
+            # It may be the file itself, mapped, which somebody may write over.
+            tensor = file.get_tensor(key).clone()
         self.taken.add(key)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointRefused(f"head key {key!r} holds NaN or infinity")

@@ -56,8 +56,10 @@ def read_adapter(folder: Path) -> AdapterFiles:
             "adapters need 'peft', which is not installed; run: pip install 'steerward[lora]'"
         ) from error
     try:
+        # Copies: what is read may be the file itself, mapped, which somebody may write over.
+        tensors = {key: tensor.clone() for key, tensor in load_file(path).items()}
         files = AdapterFiles(
-            folder, PeftConfig.from_pretrained(str(folder)), load_file(path), weight_version(folder)
+            folder, PeftConfig.from_pretrained(str(folder)), tensors, weight_version(folder)
         )
     except (*LOADING_ERRORS, SafetensorError) as error:
         raise _does_not_fit(folder, error) from error

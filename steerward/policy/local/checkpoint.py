@@ -16,7 +16,7 @@ from transformers import (
 
 from steerward.models.chat import ChatEncoder
 from steerward.models.checkpoint import resolve_device, resolve_dtype
-from steerward.models.pretrained import load_pretrained, load_tokenizer, read_config
+from steerward.models.pretrained import load_pretrained, load_tokenizer, move, read_config
 from steerward.models.source import checkpoint_name, resolve_source, weight_version
 from steerward.policy.local.model import Weights
 from steerward.policy.local.self_check import check_steps
@@ -111,7 +111,7 @@ def load_weights(folder: Path, *, device: torch.device, dtype: str) -> Weights:
         raise CheckpointRefused("a policy computes in float32, bfloat16 or float16, not in int8")
     try:
         model = load_pretrained(AutoModelForCausalLM, folder, what="policy", dtype=kind)
-        model.eval().to(device)  # pyright: ignore[reportArgumentType] (stub of another method)
+        move(model.eval(), device)
         max_positions = check_steps(model)
     except RuntimeError as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
