@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from steerward.models.checkpoint import load_reward_model
@@ -24,6 +25,13 @@ def write_over(folder: Path) -> None:
             file.write(bytes(os.path.getsize(path) - begin))
 
 
+def store_in_float32(folder: Path) -> None:
+    """Store weights in the type that they are served in: others are copied when they are read."""
+    for path in folder.glob("*.safetensors"):
+        tensors = {key: tensor.float() for key, tensor in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+
+
 def values(model: nn.Module) -> Iterator[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
@@ -31,6 +39,7 @@ def values(model: nn.Module) -> Iterator[Tensor]:
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_reward_model_does_not_follow_its_file(armorm_folder: Path, dtype: str) -> None:
+    store_in_float32(armorm_folder)
     model = load_reward_model(armorm_folder, device="cpu", dtype=dtype)
     before = [tensor.clone() for tensor in values(model)]
     write_over(armorm_folder)
