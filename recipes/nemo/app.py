@@ -8,7 +8,10 @@ from fastapi import FastAPI
 from steerward.clients.nemo_gym import verifier
 
 app = FastAPI()
-_verify = verifier(os.environ.get("STEERWARD_URL", "http://127.0.0.1:8000"))
+_verify = verifier(
+    os.environ.get("STEERWARD_URL", "http://127.0.0.1:8000"),
+    api_key=os.environ.get("STEERWARD_API_KEY"),
+)
 
 
 @app.post("/verify")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,16 +45,23 @@ class BatchClient(AsyncClient):
             max_retries=_LONGEST_PAUSE_FROM,
         )
         self._connection = connection
+        # The deadline also limits the pauses, whatever the server asks for.
+        self._retry = _wire.Retry(_LONGEST_PAUSE_FROM, longest_retry_after_s=math.inf)
         self._places = asyncio.Semaphore(_MOST_IN_FLIGHT)
 
+    def deadline(self) -> float:
+        """Return when a batch that starts now must be done, by the clock of the running loop."""
+        return asyncio.get_running_loop().time() + self._connection.deadline_s
+
     async def score_batch(
-        self, items: Sequence[dict[str, Any]], *, nonce: str, **options: Any
+        self, items: Sequence[dict[str, Any]], *, nonce: str, ends_at: float, **options: Any
     ) -> ScoreResponse:
         """Score items; retries of the call have the same idempotency key.
 
         Args:
             items: As for `score_items`.
             nonce: Of this call; another call with the same items has another.
+            ends_at: When there must be scores, by the clock of the loop; `deadline` gives it.
             options: As for `score_items`.
 
         Raises:
@@ -65,7 +73,7 @@ class BatchClient(AsyncClient):
         headers = {**call.headers, "idempotency-key": f"{nonce}-{digest}"}
         failures: list[SteerwardError] = []
         try:
-            async with asyncio.timeout(self._connection.deadline_s), self._places:
+            async with asyncio.timeout_at(ends_at), self._places:
                 return await self._keep_trying(replace(call, headers=headers), failures)
         except TimeoutError:
             raise self._out_of_time(failures) from (failures[-1] if failures else None)

@@ -11,7 +11,7 @@ import concurrent.futures
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, Unpack
 
 from steerward.clients._background import background
@@ -24,6 +24,7 @@ from steerward.protocol.errors import (
     InvalidDirection,
     InvalidRequest,
     NonFiniteScore,
+    NotReady,
     SteerwardError,
     brief,
 )
@@ -43,6 +44,8 @@ class Settings(TypedDict, total=False):
     on_error: OnError
 
 
+# Scores of two versions of the weights cannot be compared: such a batch is scored once more.
+_MOST_PASSES = 2
 _PLACE = re.compile(r"items\[(\d+)\](?:\.candidates\[(\d+)\])?")
 
 
@@ -55,6 +58,13 @@ class Scorer:
     weights: Mapping[str, float] | None = None
     direction: Mapping[str, float] | None = None
     on_error: OnError = "raise"
+
+    @property
+    def score_kind(self) -> str:
+        """Which score the settings ask for, by its name on the wire."""
+        if self.direction is not None:
+            return "direction_score"
+        return "score" if self.weights is None else "weighted_score"
 
     def score(self, samples: Sequence[Sample], *, explain: bool = False) -> list[Scored | None]:
         """Score samples; blocks. None stands for one that failed, where that is allowed.
@@ -109,8 +119,24 @@ class Scorer:
             "direction": self.direction,
             "explain": explain,
         }
-        batch = _Batch(client, uuid.uuid4().hex, options, allows_none=self.on_error == "none")
-        return await batch.score(samples)
+        ends_at = client.deadline()
+        for _ in range(_MOST_PASSES):
+            # Each with a nonce of its own: the server answers a known one as it did before.
+            batch = _Batch(
+                client,
+                uuid.uuid4().hex,
+                options,
+                allows_none=self.on_error == "none",
+                ends_at=ends_at,
+            )
+            scored = await batch.score(samples)
+            if len(batch.versions) <= 1:
+                return scored
+        raise NotReady(
+            f"a batch of {len(samples)} samples went in several requests, and the server's weights "
+            f"changed between them, {_MOST_PASSES} times in a row; exchange weights between "
+            "batches, or send smaller ones"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +147,25 @@ class _Batch:
     nonce: str
     options: Mapping[str, Any]
     allows_none: bool
+    ends_at: float
+    """Of all requests, however many there are."""
+    versions: set[str] = field(default_factory=set[str])
+    """Of the weights that gave the answers so far."""
 
     async def score(self, samples: Sequence[Sample]) -> list[Scored | None]:
         if not samples:
             return []
         items, places = grouped(samples)
         try:
-            answer = await self.client.score_batch(items, nonce=self.nonce, **self.options)
+            answer = await self.client.score_batch(
+                items, nonce=self.nonce, ends_at=self.ends_at, **self.options
+            )
         except SteerwardError as error:
             failed = self._failed(error, places)
             if failed is None:
                 raise
             return await self._score_others(samples, failed)
+        self.versions.add(answer.weight_version)
         return in_order(answer, places, options=self.options)
 
     def _failed(self, error: SteerwardError, places: Sequence[Sequence[int]]) -> set[int] | None:

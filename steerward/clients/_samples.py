@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerward.clients._conversation import PlainPrompt
-from steerward.protocol.errors import InvalidRequest
+from steerward.protocol.errors import EngineFailure, InvalidRequest
+from steerward.protocol.items import ScoreItem
 from steerward.protocol.scoring import CandidateScore, ScoreResponse
 
 
@@ -48,6 +49,12 @@ class Scored:
         return self.gated
 
 
+def sample_of(item: ScoreItem) -> Sample:
+    """Return the sample of a conversation that was read, the only candidate being its answer."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in item.context]
+    return Sample(turns, item.answers[0])
+
+
 def grouped(samples: Sequence[Sample]) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """Return one item a prompt, and the samples that each holds, in the order of its candidates."""
     places: dict[str, list[int]] = {}
@@ -61,8 +68,19 @@ def grouped(samples: Sequence[Sample]) -> tuple[list[dict[str, Any]], list[list[
 
 
 def checked(scored: Iterable[Scored | None]) -> list[Scored]:
-    """Return scores of which none failed, for adapters that never ask for None."""
-    return [found for found in scored if found is not None]
+    """Return scores of which none failed, for adapters that never ask for None.
+
+    Raises:
+        EngineFailure: If one is None all the same; leaving it out would shift the others.
+    """
+    given = list(scored)
+    there = [found for found in given if found is not None]
+    if len(there) != len(given):
+        raise EngineFailure(
+            f"{len(given) - len(there)} of {len(given)} samples have no score, and none may be "
+            'missing here; leave on_error at "raise" to see what each failed with'
+        )
+    return there
 
 
 def in_order(

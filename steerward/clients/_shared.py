@@ -11,11 +11,8 @@ from typing import Any
 
 from steerward.clients._samples import Scored
 
-# Batches whose columns are not all asked for yet: training, evaluation, and some left behind.
-_MOST_BATCHES = 8
 
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Batch:
     """A scoring call, and who had its answer."""
 
@@ -26,11 +23,17 @@ class _Batch:
 
 
 class SharedBatches:
-    """Scoring calls that columns share. Safe between threads."""
+    """Scoring calls that columns share. Safe between threads.
 
-    def __init__(self) -> None:
+    Args:
+        num_columns: Which share a call; it is dropped when all have asked for it.
+        max_batches: Calls that are kept while columns have yet to ask; the oldest goes first.
+    """
+
+    def __init__(self, *, num_columns: int, max_batches: int) -> None:
+        self._num_columns = num_columns
         self._lock = threading.Lock()
-        self._batches: deque[_Batch] = deque(maxlen=_MOST_BATCHES)
+        self._batches: deque[_Batch] = deque(maxlen=max_batches)
 
     def take(
         self,
@@ -59,4 +62,6 @@ class SharedBatches:
                 batch = _Batch(prompts, completions, start())
                 self._batches.append(batch)
             batch.taken.add(column)
+            if len(batch.taken) == self._num_columns:
+                self._batches.remove(batch)
             return batch.answer

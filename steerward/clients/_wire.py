@@ -75,6 +75,8 @@ class Retry:
     """When to try again."""
 
     max_retries: int
+    longest_retry_after_s: float = _LONGEST_RETRY_AFTER_S
+    """Longest pause of the server's choice; more gives up."""
 
     def delay_s(self, error: SteerwardError, attempt: int) -> float | None:
         """Return how long to wait before the next attempt, or None to give up.
@@ -86,7 +88,7 @@ class Retry:
         if not error.is_retryable or attempt > self.max_retries:
             return None
         if error.retry_after_s is not None:
-            within = error.retry_after_s <= _LONGEST_RETRY_AFTER_S
+            within = error.retry_after_s <= self.longest_retry_after_s
             return error.retry_after_s if within else None
         backoff = min(_BACKOFF_S * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
         # Jitter keeps many clients from coming back at the same moment.

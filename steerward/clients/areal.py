@@ -1,7 +1,12 @@
 """A reward function for AReaL's workflows.
 
 AReaL gives a function 15 s an attempt, its own queue included, and takes 0 after four: keep the
-deadline below, so that a failure is raised in place of that 0.
+deadline below, so that a failure of a call that runs is raised in place of that 0.
+
+A call that spends its 15 s waiting for AReaL's pool of processes never comes here: AReaL makes a
+silent 0 of it, which no function can prevent. The pool has half the cores of each device; give it
+as many workers as answers may wait at once, `AsyncRewardWrapper(function, max_workers=64)` as the
+workflow's `async_reward_fn`, and watch AReaL's log for time-outs.
 """
 
 from __future__ import annotations
@@ -11,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from steerward.clients._conversation import plain_prompt
-from steerward.clients._markup import Template, rendered_prompt, without_end
 from steerward.clients._rewards import Scorer, Settings, raising_scorer
-from steerward.clients._samples import Sample, checked
+from steerward.clients._samples import Sample, checked, sample_of
 from steerward.clients._wire import DEFAULT_BASE_URL
+from steerward.protocol.transcripts import TemplateName, read_conversation, without_leftovers
 
 _DEADLINE_S = 12.0
 
@@ -24,7 +29,7 @@ class RewardFunction:
     """Returns the score of one completion. Can be pickled, for AReaL's pool of processes."""
 
     scoring: Scorer
-    template: Template | None
+    template: TemplateName | None
 
     def __call__(
         self, prompt: str, completions: str, prompt_ids: Any, completion_ids: Any, **row: Any
@@ -39,25 +44,27 @@ class RewardFunction:
 
     def _sample(self, prompt: str, completion: str, row: Mapping[str, Any]) -> Sample:
         messages = row.get("messages")
-        plain = (
-            rendered_prompt(prompt, template=self.template)
-            if messages is None
-            else plain_prompt(messages, param="messages")
-        )
-        return Sample(plain, without_end(completion))
+        if messages is None:
+            item = read_conversation(
+                prompt + completion, place="prompt", template=self.template, prompt=prompt
+            )
+            return sample_of(item)
+        answer = without_leftovers(completion, self.template)
+        return Sample(plain_prompt(messages, param="messages"), answer)
 
 
 def reward_function(
     url: str = DEFAULT_BASE_URL,
     *,
-    template: Template | None = None,
+    template: TemplateName | None = None,
     **settings: Unpack[Settings],
 ) -> RewardFunction:
     """Return what a workflow takes as `reward_fn`.
 
     Args:
         url: Where the server is.
-        template: Which the policy's tokenizer applies, for rows without `messages`.
+        template: Which the policy's tokenizer applies, for rows without `messages`; None: the
+            one that a prompt begins with; "none" for plain text.
         settings: `model`, `weights` or `direction`, `api_key`, `timeout_s`, and
             `deadline_s`, 12 s where it is not given.
 

@@ -1,29 +1,32 @@
 """`/verify` of a NeMo Gym resources server, answered by a reward model.
 
-NeMo-RL refuses a reward that is not the sum of its components, so the reward is their sum as sent.
+A sample is read, refused and answered as by the server's own `POST /verify`. NeMo-RL refuses a
+reward that is not the sum of its components, so the reward is their sum as sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
-from steerward.clients._conversation import PlainPrompt, plain_answer, plain_prompt
+from pydantic import ValidationError
+
 from steerward.clients._rewards import Settings, raising_scorer
-from steerward.clients._samples import Sample, Scored, checked
+from steerward.clients._samples import checked, sample_of
 from steerward.clients._wire import DEFAULT_BASE_URL
-from steerward.protocol.errors import InvalidRequest
+from steerward.protocol.conversations import without_halves
+from steerward.protocol.items import ScoreItem
+from steerward.protocol.validation import invalid_request
+from steerward.protocol.verification import VerifyRequest, read_sample, worth
 
 Verify = Callable[[Mapping[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
-
-_MESSAGE = "message"
 
 
 def verifier(url: str = DEFAULT_BASE_URL, **settings: Unpack[Settings]) -> Verify:
     """Return `verify(body)`, which answers the body of `POST /verify` as a mapping.
 
     The answer has everything of the body, `reward`, `reward_components` (what each objective
-    contributes to the score; by weights or a direction, the score alone), and each raw reward as
+    contributes to the score; by weights or a direction, their score alone), and each raw reward as
     a number of its own, `objective/<name>`, which is what NeMo Gym logs.
 
     Args:
@@ -36,50 +39,22 @@ def verifier(url: str = DEFAULT_BASE_URL, **settings: Unpack[Settings]) -> Verif
     scoring = raising_scorer("NeMo Gym", url, **settings)
 
     async def verify(body: Mapping[str, Any]) -> dict[str, Any]:
-        sample = Sample(_prompt(body), _answer(body))
+        sample = sample_of(_item(body))
         (found,) = checked(await scoring.score_async([sample], explain=True))
-        return {**body, **_rewards(found)}
+        answer = worth(
+            found.score,
+            kind=scoring.score_kind,
+            rewards=found.rewards,
+            contributions=found.contributions,
+        )
+        return {**body, **answer}
 
     return verify
 
 
-def _rewards(found: Scored) -> dict[str, Any]:
-    components = dict(found.contributions or {"score": found.score})
-    return {
-        "reward": sum(components.values()),
-        "reward_components": components,
-        **{f"objective/{name}": reward for name, reward in found.rewards.items()},
-    }
-
-
-def _prompt(body: Mapping[str, Any]) -> PlainPrompt:
-    asked = _part(body, "responses_create_params").get("input")
-    if not isinstance(asked, list):
-        return plain_prompt(asked, param="responses_create_params.input")
-    turns = [_turn(item) for item in cast("list[Any]", asked)]
-    return plain_prompt(turns, param="responses_create_params.input")
-
-
-def _turn(item: Any) -> Any:
-    # The Responses API calls the system's turn the developer's.
-    return {**item, "role": "system"} if item.get("role") == "developer" else item
-
-
-def _answer(body: Mapping[str, Any]) -> str:
-    output: list[Any] = list(_part(body, "response").get("output") or ())
-    kinds = [item.get("type", _MESSAGE) for item in output]
-    if any(kind not in (_MESSAGE, "reasoning") for kind in kinds):
-        raise InvalidRequest(
-            "the response calls tools, which no reward model here can read; score answers of one "
-            "message",
-            param="response.output",
-        )
-    messages = [item for item, kind in zip(output, kinds, strict=True) if kind == _MESSAGE]
-    return plain_answer(messages, param="response.output")
-
-
-def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = body.get(name)
-    if not isinstance(part, Mapping):
-        raise InvalidRequest(f"the body has no object {name}", param=name)
-    return cast("Mapping[str, Any]", part)
+def _item(body: Mapping[str, Any]) -> ScoreItem:
+    try:
+        sample = VerifyRequest.model_validate(dict(body))
+    except ValidationError as error:
+        raise invalid_request(error.errors()) from None
+    return read_sample(sample, whole=lambda texts: without_halves(texts)[0])

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
-from steerward.clients._markup import Template, rendered_prompt, without_end
 from steerward.clients._rewards import Settings, raising_scorer
-from steerward.clients._samples import Sample, Scored, checked
+from steerward.clients._samples import Scored, checked, sample_of
 from steerward.clients._wire import DEFAULT_BASE_URL
-from steerward.protocol.errors import InvalidRequest
+from steerward.protocol.transcripts import TemplateName, read_conversation
 
 RewardFunction = Callable[[Sequence[str], Sequence[str], Sequence[Any]], dict[str, Any]]
 
@@ -21,7 +20,7 @@ RewardFunction = Callable[[Sequence[str], Sequence[str], Sequence[Any]], dict[st
 def reward_function(
     url: str = DEFAULT_BASE_URL,
     *,
-    template: Template | None = None,
+    template: TemplateName | None = None,
     **settings: Unpack[Settings],
 ) -> RewardFunction:
     """Return `reward_func(queries, prompts, labels)`.
@@ -32,7 +31,8 @@ def reward_function(
     Args:
         url: Where the server is.
         template: Which the policy's tokenizer applies to prompts, with
-            `--data.apply_chat_template`; None for plain text.
+            `--data.apply_chat_template`; None: the one that a prompt begins with; "none" for
+            plain text.
         settings: `model`, `weights` or `direction`, `api_key`, `timeout_s`, `deadline_s`.
 
     Raises:
@@ -45,23 +45,14 @@ def reward_function(
     ) -> dict[str, Any]:
         del labels
         samples = [
-            _sample(query, prompt, template) for query, prompt in zip(queries, prompts, strict=True)
+            sample_of(
+                read_conversation(query, place=f"queries[{i}]", template=template, prompt=prompt)
+            )
+            for i, (query, prompt) in enumerate(zip(queries, prompts, strict=True))
         ]
         return _answer(checked(scoring.score(samples)))
 
     return reward_func
-
-
-def _sample(query: str, prompt: str, template: Template | None) -> Sample:
-    if not query.startswith(prompt):
-        raise InvalidRequest(
-            "the query does not start with its prompt, so where the answer starts is unknown; "
-            "OpenRLHF must pass both with the same special tokens",
-            param="queries",
-        )
-    return Sample(
-        rendered_prompt(prompt, template=template), without_end(query.removeprefix(prompt))
-    )
 
 
 def _answer(scored: Sequence[Scored]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any, Unpack
 
 from steerward.clients._conversation import plain_answer, plain_prompt
-from steerward.clients._markup import Template, rendered_conversation
 from steerward.clients._rewards import Scorer, Settings, raising_scorer
-from steerward.clients._samples import Sample, Scored, checked
+from steerward.clients._samples import Sample, Scored, checked, sample_of
 from steerward.clients._wire import DEFAULT_BASE_URL
 from steerward.protocol.errors import InvalidRequest, brief
+from steerward.protocol.transcripts import TemplateName, read_conversation
 
 Conversation = str | Sequence[Mapping[str, Any]]
 """Rendered text, or messages that end with the answer."""
@@ -25,9 +25,9 @@ Conversation = str | Sequence[Mapping[str, Any]]
 class RewardPipeline:
     """Called with conversations, returns a score each."""
 
-    def __init__(self, scoring: Scorer, *, template: Template | None, tokenizer: Any) -> None:
+    def __init__(self, scoring: Scorer, *, template: TemplateName | None, tokenizer: Any) -> None:
         self._scoring = scoring
-        self._template: Template | None = template
+        self._template: TemplateName | None = template
         self.tokenizer = tokenizer
         # RewardBench reads and sets the padding of the model, and moves it to its device.
         self.model = SimpleNamespace(config=SimpleNamespace(pad_token_id=None))
@@ -43,8 +43,8 @@ class RewardPipeline:
             options: As for transformers; what does not concern the scores is not read.
 
         Raises:
-            InvalidRequest: If a function is to be applied to the scores, or the template is
-                missing or not the text's.
+            InvalidRequest: If a function is to be applied to the scores, or the turns of a text
+                cannot be told apart.
             SteerwardError: What the server or the connection failed with.
         """
         wanted = options.get("function_to_apply") or "none"
@@ -55,28 +55,23 @@ class RewardPipeline:
                 param="function_to_apply",
             )
         several = [texts] if isinstance(texts, str) else texts
-        scored = checked(self._scoring.score([self._sample(text) for text in several]))
+        samples = [self._sample(text, place=f"texts[{i}]") for i, text in enumerate(several)]
+        scored = checked(self._scoring.score(samples))
         if options.get("return_all_scores") or options.get("top_k", 1) is None:
             return [[_labelled(found), *_objectives(found)] for found in scored]
         return [_labelled(found) for found in scored]
 
-    def _sample(self, text: Any) -> Sample:
+    def _sample(self, text: Any, *, place: str) -> Sample:
         if not isinstance(text, str):
             turns = list(text)
             return Sample(plain_prompt(turns[:-1]), plain_answer(turns[-1:]))
-        if self._template is None:
-            raise InvalidRequest(
-                "the conversation is text, and no template is named; pass template=, the one that "
-                "rendered it, or messages in place of text",
-                param="template",
-            )
-        return Sample(*rendered_conversation(text, template=self._template))
+        return sample_of(read_conversation(text, place=place, template=self._template))
 
 
 def pipeline(
     url: str = DEFAULT_BASE_URL,
     *,
-    template: Template | None = None,
+    template: TemplateName | None = None,
     tokenizer: Any = None,
     **settings: Unpack[Settings],
 ) -> RewardPipeline:
@@ -84,7 +79,7 @@ def pipeline(
 
     Args:
         url: Where the server is.
-        template: Which rendered the texts; None for messages.
+        template: Which rendered the texts; None: the one that each begins with.
         tokenizer: Kept for callers that read its attributes.
         settings: `model`, `weights` or `direction`, `api_key`, `timeout_s`, `deadline_s`.
 
@@ -98,7 +93,7 @@ def pipeline(
 def reward_bench_entry(
     url: str = DEFAULT_BASE_URL,
     *,
-    template: Template | None = None,
+    template: TemplateName | None = None,
     **settings: Unpack[Settings],
 ) -> dict[str, Any]:
     """Return an entry for RewardBench's `REWARD_MODEL_CONFIG`.

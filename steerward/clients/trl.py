@@ -27,6 +27,8 @@ from steerward.protocol.errors import InvalidRequest, UnknownObjective, brief
 RewardFunction = Callable[..., Any]
 """Called with `prompts`, `completions` and every other column; gives one number a completion."""
 
+# Batches whose columns are not all asked for yet: training, evaluation, and some left behind.
+_MAX_BATCHES = 8
 _PREFIX = "steerward_"
 _SCORE = f"{_PREFIX}score"
 
@@ -157,7 +159,10 @@ class Columns:
                 param="tools",
             )
         with _shared_lock:
-            batches = _shared.setdefault(self._identity, SharedBatches())
+            batches = _shared.setdefault(
+                self._identity,
+                SharedBatches(num_columns=len(self._columns), max_batches=_MAX_BATCHES),
+            )
         explain = self._log_gates and more.get("log_metric") is not None
         return batches.take(
             column,

@@ -21,6 +21,9 @@ from steerward.clients._shared import SharedBatches
 from steerward.clients._wire import DEFAULT_BASE_URL
 from steerward.protocol.errors import InvalidRequest
 
+# Rollouts in flight of one process, at most: one that is forgotten too early is scored twice.
+_MAX_ROLLOUTS = 4096
+
 Reward = Callable[[Any], Coroutine[Any, Any, float]]
 Metrics = Callable[[Any], Coroutine[Any, Any, dict[str, float]]]
 
@@ -36,7 +39,7 @@ def functions(url: str = DEFAULT_BASE_URL, **settings: Unpack[Settings]) -> tupl
         InvalidRequest: If `on_error` is not "raise"; a failure ends the rollout with its error.
     """
     scoring = raising_scorer("verifiers", url, **settings)
-    batches = SharedBatches()
+    batches = SharedBatches(num_columns=2, max_batches=_MAX_ROLLOUTS)
 
     async def scored(caller: str, trace: Any) -> Scored:
         sample = _sample(trace)

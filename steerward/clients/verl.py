@@ -100,12 +100,14 @@ class SteerwardRewardManager:
         """Return the reward of the last sequence of a sample, with all objectives.
 
         Raises:
-            InvalidRequest: If the prompt is not text alone.
+            InvalidRequest: If the prompt is not text alone, or the response is not all of the
+                policy.
             SteerwardError: What the server or the connection failed with.
         """
         item = data[-1:][0]
         responses = item.batch["responses"]
         num_valid = item.batch["attention_mask"][-responses.shape[-1] :].sum()
+        _check_is_of_policy(item.batch, num_valid)
         prompt = item.non_tensor_batch.get("raw_prompt")
         if prompt is None:
             raise _no_prompt("raw_prompt of the sample; set data.return_raw_chat=True")
@@ -142,6 +144,18 @@ def _sample(solution: str, extra_info: Mapping[str, Any] | None) -> Sample:
             "is written, or use SteerwardRewardManager"
         )
     return Sample(plain_prompt(prompt, param="extra_info.prompt"), solution)
+
+
+def _check_is_of_policy(batch: Any, num_valid: Any) -> None:
+    mask = batch.get("response_mask", None)
+    num_foreign = 0 if mask is None else int((mask[:num_valid] == 0).sum())
+    if num_foreign:
+        raise InvalidRequest(
+            f"response_mask is 0 for {num_foreign} of {int(num_valid)} tokens of the response: "
+            "they are of tools or of a user and must not be scored as the policy's answer; use "
+            "rollouts of one turn without tools",
+            param="response_mask",
+        )
 
 
 def _no_prompt(place: str) -> InvalidRequest:

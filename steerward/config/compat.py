@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import model_validator
 
@@ -11,11 +11,7 @@ from steerward.config.policy import PolicyConfig
 from steerward.config.settings import Settings
 from steerward.protocol.directions import PreferenceDirection, check_weights
 from steerward.protocol.errors import InvalidDirection
-
-TemplateName = Literal[
-    "llama3", "chatml", "gemma", "mistral", "zephyr", "pocket", "pocket-policy", "none"
-]
-"""Markups of joined texts; none says that texts have no markup."""
+from steerward.protocol.transcripts import TemplateName
 
 # A part of a path, without what callers split their settings at.
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9_-]+")

@@ -38,6 +38,7 @@ from steerward.evaluation.outcome import (
     plain_mean,
 )
 from steerward.evaluation.rows import BenchmarkRow, Prompt, PublishedRow, ScoredRow
+from steerward.protocol.errors import brief
 
 SECTIONS: Mapping[str, Mapping[str, int]] = {
     "Chat": {
@@ -129,19 +130,39 @@ def _subset(row: _Row, stem: str) -> str:
 
 
 def _prompt(row: _Row) -> Prompt:
+    whole = [answer for answer in (row.chosen, row.rejected) if isinstance(answer, list)]
+    before = [_turns(turns[:-1]) for turns in whole]
+    if row.prompt is not None and any(turns != _turns(row.prompt) for turns in before):
+        raise ValueError(
+            "the turns before the last of chosen or rejected are not those of prompt; a whole "
+            "conversation begins with its prompt"
+        )
     if isinstance(row.chosen, list):
-        return _turns(row.chosen[:-1])
+        if any(turns != before[0] for turns in before):
+            raise ValueError(
+                "chosen and rejected differ before their last turns; a pair has one prompt"
+            )
+        return before[0]
     if row.prompt is None:
         raise ValueError("no prompt; chosen must hold the whole conversation where there is none")
     return row.prompt if isinstance(row.prompt, str) else _turns(row.prompt)
 
 
-def _turns(turns: Sequence[_Turn]) -> Prompt:
+def _turns(turns: str | Sequence[_Turn]) -> tuple[Mapping[str, str], ...]:
+    if isinstance(turns, str):
+        return ({"role": "user", "content": turns},)
     return tuple({"role": turn.role, "content": turn.content} for turn in turns)
 
 
 def _last(answer: str | list[_Turn]) -> str:
-    return answer if isinstance(answer, str) else answer[-1].content
+    if isinstance(answer, str):
+        return answer
+    if answer[-1].role != "assistant":
+        raise ValueError(
+            f"a conversation ends with a turn of {brief(answer[-1].role)!r}, not of 'assistant'; "
+            "its last turn must be the answer"
+        )
+    return answer[-1].content
 
 
 def measure(rows: Sequence[ScoredRow]) -> Outcome:

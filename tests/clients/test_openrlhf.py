@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
 
 from steerward.clients import Client
@@ -61,10 +62,21 @@ def test_openrlhfs_own_executor_loads_and_calls_the_file(url: str, tmp_path: Pat
     assert found == reward_func([f"{CHATML}Fine."], [CHATML], [""])
 
 
+def test_template_is_recognised_as_by_the_server(url: str) -> None:
+    query = f"{CHATML}Fine.<|im_end|>"
+    expected = reward_function(url, api_key=KEY, template="chatml")([query], [CHATML], [""])
+    assert reward_function(url, api_key=KEY)([query], [CHATML], [""]) == expected
+    body = {"query": [query], "prompts": [CHATML]}
+    headers = {"authorization": f"Bearer {KEY}"}
+    by_url = httpx.post(f"{url}/get_reward", json=body, headers=headers).json()
+    assert by_url["rewards"] == pytest.approx(expected["rewards"], abs=1e-4)
+
+
 def test_what_cannot_be_taken_apart_is_refused(url: str) -> None:
-    with pytest.raises(InvalidRequest, match="name the template"):
-        reward_function(url)([f"{CHATML}Fine."], [CHATML], [""])
-    with pytest.raises(InvalidRequest, match="does not start with its prompt"):
+    with pytest.raises(InvalidRequest, match="does not begin with a turn in Gemma markup"):
+        reward_function(url, template="gemma")([f"{CHATML}Fine."], [CHATML], [""])
+    with pytest.raises(InvalidRequest, match="does not begin with its prompt") as refused:
         reward_function(url)(["Fine."], ["Hello?"], [""])
+    assert refused.value.param == "queries[0]"
     with pytest.raises(InvalidRequest, match="OpenRLHF takes no None"):
         reward_function(url, on_error="none")

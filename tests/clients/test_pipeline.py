@@ -63,5 +63,5 @@ def test_scores_are_never_changed_or_texts_cut(url: str) -> None:
         pipe([RENDERED], function_to_apply="sigmoid")
     with pytest.raises(InputTooLong):
         pipe([RENDERED.format("rain " * 3_000)], **ASKED)
-    with pytest.raises(InvalidRequest, match="no template is named"):
-        pipeline(url)([RENDERED])
+    with pytest.raises(InvalidRequest, match=r"texts\[0\]: the text has no markup"):
+        pipeline(url)(["Hello? Fine."])

@@ -7,6 +7,7 @@ import os
 import runpy
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from steerward.protocol.errors import (
     InputTooLong,
     InvalidDirection,
     InvalidRequest,
+    NotReady,
     Unauthorized,
 )
 from tests.contract.conftest import KEY, Served, served
@@ -35,6 +37,8 @@ __all__ = ["served"]  # a fixture, used by name below
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 HELLO = [{"role": "user", "content": "Hello, how are you?"}]
+TOO_LONG = Sample(HELLO, "rain " * 3_000)
+_SLOW_S = 0.6
 SAMPLES = [Sample(HELLO, "Fine."), Sample("Rain?", "No."), Sample(HELLO, "Well.")]
 
 
@@ -99,7 +103,10 @@ def test_forked_child_has_connections_of_its_own(url: str) -> None:
 
 @dataclass
 class Network:
-    """What lies between, and loses or refuses the first requests."""
+    """What lies between: loses, refuses or holds the first requests, or asks another server.
+
+    The other server differs in the version of its weights, as one behind a balancer may.
+    """
 
     url: str = ""
     faults: list[str] = field(default_factory=list)
@@ -118,14 +125,20 @@ def broken_network(target: str, *faults: str) -> Iterator[Network]:
             if fault == "drop":
                 self.close_connection = True
                 return
+            if fault == "slow":
+                time.sleep(_SLOW_S)
             names = ("authorization", "content-type")
             headers = {name: self.headers[name] for name in names}
             answer = httpx.post(target + self.path, content=content, headers=headers)
-            self.send_response(503 if fault == "refuse" else answer.status_code)
-            self.send_header("content-length", str(len(answer.content)))
-            self.send_header("retry-after", "0")
+            refuses = fault in ("refuse", "refuse for long")
+            body = answer.content
+            if fault == "another":
+                body = body.replace(b'"weight_version":"', b'"weight_version":"another-')
+            self.send_response(503 if refuses else answer.status_code)
+            self.send_header("content-length", str(len(body)))
+            self.send_header("retry-after", "150" if fault == "refuse for long" else "0")
             self.end_headers()
-            self.wfile.write(answer.content)
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -170,9 +183,44 @@ def test_failed_samples_are_none_and_the_others_have_their_scores(url: str) -> N
     broken = [*SAMPLES, Sample(HELLO, long), Sample(long, "No."), Sample("", "Empty prompt.")]
     scored = scorer(url, api_key=KEY, on_error="none").score(broken)
     assert [found is None for found in scored] == [False, False, False, True, True, True]
-    assert scored[:3] == pytest.approx(scorer(url, api_key=KEY).score(SAMPLES))
+    whole = scorer(url, api_key=KEY).score(SAMPLES)
+    assert [one.score for one in scored[:3] if one] == pytest.approx(
+        [one.score for one in whole if one], abs=1e-4
+    )
     with pytest.raises(InputTooLong):
         scorer(url, api_key=KEY).score(broken[:4])
+
+
+def test_deadline_is_of_the_whole_batch_however_many_requests_it_takes(url: str) -> None:
+    """Each part of a batch that was split had the whole deadline again."""
+    with broken_network(url, *["slow"] * 3) as network:
+        scoring = scorer(network.url, api_key=KEY, deadline_s=1.5 * _SLOW_S, on_error="none")
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.9 s"):
+            scoring.score([*SAMPLES, TOO_LONG])
+        assert len(network.keys) == 3
+
+
+def test_server_may_ask_for_any_pause_within_the_deadline(url: str) -> None:
+    """More than two minutes ended the batch at once, whatever its deadline."""
+    late = pytest.raises(DeadlineExceeded, match=r"within 0\.5 s; the last of 1 attempts")
+    with broken_network(url, "refuse for long") as network, late:
+        scorer(network.url, api_key=KEY, deadline_s=0.5).score(SAMPLES)
+
+
+def test_parts_of_different_weights_are_scored_once_more(url: str) -> None:
+    # The whole batch fails for its last sample, and goes in halves.
+    with broken_network(url, "", "", "another") as network:
+        scored = scorer(network.url, api_key=KEY, on_error="none").score([*SAMPLES, TOO_LONG])
+    assert [found is None for found in scored] == [False, False, False, True]
+    # Another key: by the first one, the server would give its first answers again.
+    assert len(set(network.keys)) == len(network.keys) == 6
+
+
+def test_weights_that_keep_changing_within_a_batch_are_an_error(url: str) -> None:
+    mixed = pytest.raises(NotReady, match="4 samples went in several requests")
+    with broken_network(url, *["", "", "another"] * 2) as network, mixed:
+        scorer(network.url, api_key=KEY, on_error="none").score([*SAMPLES, TOO_LONG])
+    assert len(network.keys) == 6
 
 
 def test_batch_beyond_the_limit_of_a_request_goes_in_several(url: str) -> None:

@@ -33,21 +33,41 @@ def expected(served: Served) -> Any:
         return client.score_items([{"messages": MESSAGES}]).items[0].candidates[0]
 
 
+def requests(served: Served) -> float:
+    labels = {"route": "/v1/score", "status": "200"}
+    return served.metrics.registry.get_sample_value("steerward_requests_total", labels) or 0.0
+
+
 def test_reward_and_metrics_are_of_one_request(served: Served, plugged: Any, expected: Any) -> None:
     score, objectives = plugged
     trace = SimpleNamespace(messages=MESSAGES)
-    labels = {"route": "/v1/score", "status": "200"}
-    read = served.metrics.registry.get_sample_value
-    before = read("steerward_requests_total", labels) or 0.0
+    before = requests(served)
 
     async def both() -> tuple[float, dict[str, float]]:
         return await score(trace), await objectives(trace)
 
     reward, metrics = asyncio.run(both())
-    assert read("steerward_requests_total", labels) == before + 1
+    assert requests(served) == before + 1
     assert reward == pytest.approx(expected.score, abs=1e-4)
     named = {f"steerward_{name}": value for name, value in expected.rewards.items()}
     assert metrics == pytest.approx(named, abs=1e-4)
+
+
+def test_every_rollout_of_many_is_scored_once(served: Served, plugged: Any) -> None:
+    """Beyond eight in flight, the first were forgotten before their objectives were asked for."""
+    score, objectives = plugged
+    traces = [
+        SimpleNamespace(messages=[*MESSAGES[:2], {"role": "assistant", "content": f"{i}."}])
+        for i in range(64)
+    ]
+    before = requests(served)
+
+    async def all_of(function: Any) -> list[Any]:
+        return await asyncio.gather(*(function(trace) for trace in traces))
+
+    asyncio.run(all_of(score))
+    asyncio.run(all_of(objectives))
+    assert requests(served) == before + len(traces)
 
 
 def test_rollout_without_an_answer_is_refused(plugged: Any) -> None:

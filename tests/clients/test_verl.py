@@ -98,6 +98,21 @@ def test_manager_reads_the_prompt_that_verl_keeps(
         asyncio.run(manager.run_single(sample(None)))
 
 
+def test_tokens_of_tools_are_not_scored_as_the_policys(
+    settings: dict[str, Any], expected: dict[str, float]
+) -> None:
+    config = Config(reward=Config(custom_reward_function=Config(reward_kwargs=Config(settings))))
+    manager = SteerwardRewardManager(config, Letters())
+    (item,) = sample(PROMPT)
+    item.batch["response_mask"] = torch.tensor([1, 1, 1, 1, 1, 0, 0])  # Zeros of padding alone.
+    answer = asyncio.run(manager.run_single([item]))
+    assert answer["reward_score"] == pytest.approx(expected["score"], abs=1e-4)
+    item.batch["response_mask"] = torch.tensor([1, 0, 0, 1, 1, 0, 0])
+    with pytest.raises(InvalidRequest, match="0 for 2 of 5 tokens") as caught:
+        asyncio.run(manager.run_single([item]))
+    assert caught.value.param == "response_mask"
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_verls_own_loader_finds_function_and_manager(
     settings: dict[str, Any], expected: dict[str, float]

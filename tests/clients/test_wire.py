@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import httpx
@@ -45,6 +46,11 @@ def test_servers_own_delay_is_honoured(after: float) -> None:
 
 def test_too_long_a_delay_is_not_waited_for() -> None:
     assert Retry(2).delay_s(Overloaded("x", retry_after_s=121.0), 1) is None
+
+
+def test_limit_of_the_servers_delay_can_be_lifted() -> None:
+    patient = Retry(2, longest_retry_after_s=math.inf)
+    assert patient.delay_s(Overloaded("x", retry_after_s=900.0), 1) == 900.0
 
 
 def test_what_no_retry_mends_is_not_retried() -> None:

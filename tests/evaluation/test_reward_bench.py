@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,6 +166,36 @@ def test_whole_conversations_are_taken_apart() -> None:
     )
     assert (row.prompt, row.candidates) == ((question,), ["Hello!", "No."])
     assert row.subset == "anthropic_hhh"
+
+
+_ASKED = {"role": "user", "content": "Hi"}
+_OTHER = {"role": "user", "content": "Bye"}
+_ANSWER = {"role": "assistant", "content": "Hello!"}
+
+
+def test_given_prompt_may_repeat_the_turns_before_the_answer() -> None:
+    for prompt in ("Hi", [_ASKED]):
+        fields = pair("shp", prompt=prompt, chosen=[_ASKED, _ANSWER], rejected=[_ASKED, _ANSWER])
+        assert row_of(REWARD_BENCH, fields).prompt == (_ASKED,)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "match"),
+    [
+        (None, [_ASKED, _ANSWER], [_OTHER, _ANSWER], "differ before their last turns"),
+        (None, [_ASKED, _ANSWER], [_ASKED, _OTHER], "ends with a turn of 'user'"),
+        ("Bye", [_ASKED, _ANSWER], [_ASKED, _ANSWER], "not those of prompt"),
+        ("Hi", "Hello!", [_OTHER, _ANSWER], "not those of prompt"),
+        ([_OTHER], [_ASKED, _ANSWER], "Hello!", "not those of prompt"),
+    ],
+)
+def test_conversations_without_one_prompt_are_refused(
+    prompt: Any, chosen: Any, rejected: Any, match: str
+) -> None:
+    """They were scored as answers to the chosen one's prompt."""
+    fields = {"subset": "shp", "prompt": prompt, "chosen": chosen, "rejected": rejected}
+    with pytest.raises(ValueError, match=match):
+        row_of(REWARD_BENCH, fields)
 
 
 _SCORES = st.lists(

@@ -15,12 +15,13 @@ from fastapi import Request
 from starlette.responses import Response
 
 from steerward.protocol.chat import AssistantMessage, ChatCompletionRequest, ChoiceLogprobs
+from steerward.protocol.conversations import conversation
 from steerward.protocol.errors import InvalidRequest
 from steerward.protocol.steered import ChoiceReward, CompletionUsage
 from steerward.protocol.wire import AnswerModel
 from steerward.server.compat.options import CompatOptions, read_options
 from steerward.server.compat.routing import ClientGone, compat_router, serve_at
-from steerward.server.compat.scoring import CompatScores, conversation, score_items
+from steerward.server.compat.scoring import CompatScores, score_items
 from steerward.server.compat.turns import messages_of
 from steerward.server.disconnect import gone
 from steerward.server.generation import wanted_direction

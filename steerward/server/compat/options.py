@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal
 
 from starlette.requests import Request
 
-from steerward.config import CompatProfile, ServeConfig, TemplateName
+from steerward.config import CompatProfile, ServeConfig
 from steerward.engine.served import ServedModel
 from steerward.protocol.directions import PreferenceDirection, check_weights
 from steerward.protocol.errors import (
@@ -26,11 +26,11 @@ from steerward.protocol.errors import (
     UnknownObjective,
     brief,
 )
+from steerward.protocol.transcripts import TemplateName, known_template
 from steerward.server.state import state_of
 
 ScoreKind = Literal["score", "direction_score", "weighted_score"]
 
-_TEMPLATES: tuple[str, ...] = get_args(TemplateName)
 # The key has been checked by the route and goes no further.
 _KNOWN = ("model", "direction", "weights", "template", "key")
 
@@ -88,7 +88,7 @@ def read_options(request: Request, *, also: Collection[str] = ()) -> CompatOptio
         model=query.get("model", profile.model),
         direction=None if direction is None else _direction(direction, config),
         weights=None if weights is None else check_weights(weights),
-        template=_template(query.get("template", profile.template)),
+        template=known_template(query.get("template", profile.template)),
         profile=name,
     )
 
@@ -194,14 +194,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _template(name: str | None) -> TemplateName | None:
-    if name is None:
-        return None
-    if name not in _TEMPLATES:
-        raise InvalidRequest(
-            f"there is no template {brief(name)!r}; known: {', '.join(_TEMPLATES)}",
-            param="template",
-        )
-    return cast("TemplateName", name)

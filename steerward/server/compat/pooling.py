@@ -10,12 +10,13 @@ from fastapi import Request
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
+from steerward.protocol.conversations import conversation
 from steerward.protocol.sampling import Unsupported
 from steerward.protocol.wire import AnswerModel, RequestModel
 from steerward.server.compat.activation import sigmoids
 from steerward.server.compat.options import read_options
 from steerward.server.compat.routing import compat_router, serve_at
-from steerward.server.compat.scoring import CompatScores, conversation, score_items
+from steerward.server.compat.scoring import CompatScores, score_items
 from steerward.server.compat.texts import Texts, as_list, score_texts
 from steerward.server.compat.turns import Turn, messages_of
 from steerward.server.responses import json_response

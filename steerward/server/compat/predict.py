@@ -9,20 +9,13 @@ from fastapi import Request
 from pydantic import BeforeValidator, WithJsonSchema
 from starlette.responses import Response
 
-from steerward.protocol.errors import InvalidRequest
 from steerward.protocol.items import ScoreItem
+from steerward.protocol.transcripts import read_conversation
 from steerward.protocol.wire import AnswerModel, RequestModel
 from steerward.server.compat.activation import sigmoids
 from steerward.server.compat.options import CompatOptions, read_options
 from steerward.server.compat.routing import compat_router, serve_at
-from steerward.server.compat.scoring import (
-    CompatScores,
-    at,
-    conversation,
-    score_items,
-    whole_characters,
-)
-from steerward.server.compat.transcripts import read_transcript
+from steerward.server.compat.scoring import CompatScores, score_items, whole_characters
 from steerward.server.compat.turns import compared
 from steerward.server.responses import json_response
 
@@ -114,11 +107,7 @@ def _item(request: Request, options: CompatOptions, texts: Sequence[str], index:
         prompt, answer = texts
         return compared(request, prompt, [answer], place=place)
     (text,) = whole_characters(request, texts)
-    try:
-        messages = read_transcript(text, template=options.template)
-    except InvalidRequest as error:
-        raise at(place, error) from None
-    return conversation(messages, place=place)
+    return read_conversation(text, place=place, template=options.template)
 
 
 def _predictions(scores: CompatScores, *, is_raw: bool) -> list[list[dict[str, Any]]]:

@@ -14,20 +14,18 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter
-from pydantic import ValidationError
 from starlette.requests import Request
 
 from steerward.engine.exchange import ExchangeableModel
+from steerward.protocol.conversations import without_halves
 from steerward.protocol.errors import InvalidRequest, SteerwardError
-from steerward.protocol.items import Message, ScoreItem
+from steerward.protocol.items import ScoreItem
 from steerward.protocol.scoring import ScoreRequest
-from steerward.protocol.validation import invalid_request
 from steerward.server.compat.options import CompatOptions, ScoreKind
 from steerward.server.compat.routing import ClientGone
 from steerward.server.disconnect import unless_disconnected
 from steerward.server.state import ServerState, state_of
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _ITEM = re.compile(r"items(?:\[(\d+)\](?:\.candidates\[(\d+)\])?)?[^:\s]*")
 
 
@@ -79,36 +77,12 @@ class CompatScores:
         return [*self.objectives, self.kind]
 
 
-def conversation(messages: Sequence[Message], *, place: str) -> ScoreItem:
-    """Return the item of a conversation that ends with the assistant's turn.
-
-    Raises:
-        InvalidRequest: If its turns cannot be scored; the place in the request is named.
-    """
-    try:
-        return ScoreItem(messages=list(messages))
-    except ValidationError as error:
-        raise at(place, invalid_request(error.errors())) from None
-
-
-def at(place: str, error: InvalidRequest) -> InvalidRequest:
-    """Return an error with the place in the request that it speaks of."""
-    return type(error)(f"{place}: {error.message}", param=place)
-
-
 def whole_characters(request: Request, texts: Iterable[str]) -> list[str]:
     """Return texts with every lone surrogate replaced by U+FFFD, and count them.
 
-    Byte-level decoders of policies cut characters, and JSON escapes carry the halves. To refuse
-    them would end a training run for one odd sample, and U+FFFD is what other decoders make of
-    such bytes, so the reward model has seen it.
+    To refuse them would end a training run for one odd sample.
     """
-    whole: list[str] = []
-    num_replaced = 0
-    for text in texts:
-        replaced, count = _SURROGATE.subn("\ufffd", text)
-        whole.append(replaced)
-        num_replaced += count
+    whole, num_replaced = without_halves(texts)
     if num_replaced:
         _replaced_surrogates(state_of(request).metrics.registry).inc(num_replaced)
     return whole

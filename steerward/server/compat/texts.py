@@ -8,17 +8,9 @@ from typing import Annotated, cast
 from pydantic import BeforeValidator, WithJsonSchema
 from starlette.requests import Request
 
-from steerward.protocol.errors import InvalidRequest
-from steerward.protocol.items import ScoreItem
+from steerward.protocol.transcripts import read_conversation
 from steerward.server.compat.options import read_options
-from steerward.server.compat.scoring import (
-    CompatScores,
-    at,
-    conversation,
-    score_items,
-    whole_characters,
-)
-from steerward.server.compat.transcripts import read_transcript
+from steerward.server.compat.scoring import CompatScores, score_items, whole_characters
 
 
 def _check_texts(value: object) -> object:
@@ -75,14 +67,10 @@ async def score_texts(
     begins: Sequence[str | None] = (
         [None] * len(texts) if prompts is None else whole_characters(request, prompts)
     )
-    items: list[ScoreItem] = []
-    for i, (text, prompt) in enumerate(zip(whole, begins, strict=True)):
-        here = f"{place}[{i}]"
-        try:
-            messages = read_transcript(text, template=options.template, prompt=prompt)
-        except InvalidRequest as error:
-            raise at(here, error) from None
-        items.append(conversation(messages, place=here))
+    items = [
+        read_conversation(text, place=f"{place}[{i}]", template=options.template, prompt=prompt)
+        for i, (text, prompt) in enumerate(zip(whole, begins, strict=True))
+    ]
     return await score_items(
         request, options, items, place=place, named_model=named_model, explain=explain
     )

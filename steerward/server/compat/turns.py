@@ -9,13 +9,13 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError
 from starlette.requests import Request
 
 from steerward.protocol.chat import ChatMessage, TextPart
+from steerward.protocol.conversations import at, conversation
 from steerward.protocol.items import Message, ScoreItem
 from steerward.protocol.sampling import text_from
+from steerward.protocol.transcripts import read_conversation, without_leftovers
 from steerward.protocol.validation import invalid_request
-from steerward.server.compat.markups import MARKUPS, PLAIN_LEFTOVERS, end_before
 from steerward.server.compat.options import CompatOptions
-from steerward.server.compat.scoring import at, conversation, whole_characters
-from steerward.server.compat.transcripts import read_transcript
+from steerward.server.compat.scoring import whole_characters
 
 
 def _content(value: Any) -> object:
@@ -65,14 +65,11 @@ def answered(
     (answer,) = whole_characters(request, [answer])
     if isinstance(prompt, str):
         (prompt,) = whole_characters(request, [prompt])
-        messages = read_transcript(prompt + answer, template=options.template, prompt=prompt)
-    else:
-        if options.template in MARKUPS:
-            answer = MARKUPS[options.template].without_end(answer)
-        else:
-            answer = answer[: end_before(answer, PLAIN_LEFTOVERS)]
-        messages = messages_of(request, prompt)
-        messages.append(Message(role="assistant", content=answer))
+        return read_conversation(
+            prompt + answer, place="prompt", template=options.template, prompt=prompt
+        )
+    answer = without_leftovers(answer, options.template)
+    messages = [*messages_of(request, prompt), Message(role="assistant", content=answer)]
     return conversation(messages, place="prompt")
 
 

@@ -94,6 +94,12 @@ async def test_half_characters_are_scored(client: httpx.AsyncClient) -> None:
         ({"response": None}, "", "response"),
         ({"prompt": []}, "", "prompt"),
         ({"prompt": " "}, "", "prompt"),
+        (
+            {"prompt": "", "response": render("chatml", conversation("Hi", "Great"))},
+            "",
+            "prompt",
+        ),
+        ({}, "?template=chatml", "prompt"),
         ({"prompt": [{"role": "assistant", "content": "a"}]}, "", "prompt"),
         ({"prompt": [{"role": "user", "content": 3}]}, "", "prompt[0].content"),
         ({"temperature": 1.0}, "", "temperature"),

@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, cast, get_args
 
-from steerward.config import TemplateName
+from steerward.protocol.errors import InvalidRequest, brief
 from steerward.protocol.items import Role
+
+TemplateName = Literal[
+    "llama3", "chatml", "gemma", "mistral", "zephyr", "pocket", "pocket-policy", "none"
+]
+"""Markups of joined texts; none says that texts have no markup."""
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -99,7 +105,7 @@ MARKUPS: dict[TemplateName, Markup] = {
         Markup(
             "mistral",
             "Mistral",
-            # Only to be recognised by: `transcripts` reads its turns.
+            # Only to be recognised by: `reading` reads its turns.
             re.compile(r"\[(INST|SYSTEM_PROMPT)\]"),
             "</s>",
             {},
@@ -134,7 +140,29 @@ MARKUPS: dict[TemplateName, Markup] = {
 }
 
 PLAIN_LEFTOVERS: tuple[str, ...] = (
-    *("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|endoftext|>", "<|im_end|>"),
+    *("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"),
+    *("<|endoftext|>", "<|im_end|>", "<end_of_turn>"),
     *("<s>", "</s>", "<bos>", "<eos>", "<pad>", "[PAD]"),
 )
 """Tokens that may stand at either end of a text without markup."""
+
+
+def without_leftovers(answer: str, template: TemplateName | None) -> str:
+    """Return an answer that stands by itself without what decoding left at its end."""
+    if template in MARKUPS:
+        return MARKUPS[template].without_end(answer)
+    return answer[: end_before(answer, PLAIN_LEFTOVERS)]
+
+
+def known_template(name: str | None) -> TemplateName | None:
+    """Return the name of a template; None stays None.
+
+    Raises:
+        InvalidRequest: If there is none of this name.
+    """
+    known: tuple[str, ...] = get_args(TemplateName)
+    if name is not None and name not in known:
+        raise InvalidRequest(
+            f"there is no template {brief(name)!r}; known: {', '.join(known)}", param="template"
+        )
+    return cast("TemplateName | None", name)

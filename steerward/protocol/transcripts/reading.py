@@ -8,9 +8,10 @@ Mistral's newer one, write a system turn into the user's: there it stays.
 
 Nothing is guessed. Where marks stand inside a turn, they cannot be told from text that looks like
 marks, and the text is refused; what forges whole turns cannot be told apart at all. A caller that
-sends the prompt beside the text (OpenRLHF) says where the answer begins: marks inside the answer
-are text then. Without markup and without a prompt nobody knows where the answer begins, and the
-text is refused.
+has the prompt too (OpenRLHF, slime, AReaL) says where the answer begins: the prompt tells the
+markup, and marks inside the answer are text. A prompt that opens no answer, such as one that ends
+with the user's turn, leaves that to the answer's marks, which may open the assistant's turn only.
+Without markup and without a prompt nobody knows where the answer begins, and the text is refused.
 """
 
 from __future__ import annotations
@@ -19,16 +20,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from steerward.config import TemplateName
+from pydantic import ValidationError
+
+from steerward.protocol.conversations import at, conversation
 from steerward.protocol.errors import InvalidRequest
-from steerward.protocol.items import Message, Role
-from steerward.server.compat.markups import (
+from steerward.protocol.items import Message, Role, ScoreItem
+from steerward.protocol.transcripts.markups import (
     MARKUPS,
     PLAIN_LEFTOVERS,
     Markup,
+    TemplateName,
     end_before,
+    known_template,
     start_behind,
 )
+from steerward.protocol.validation import invalid_request
 
 _SYSTEM_PROMPT = re.compile(r"\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\]\s*", re.DOTALL)
 _LLAMA2_SYSTEM = re.compile(r"\s*<<SYS>>\n(.*?)\n<</SYS>>\s*(.*)", re.DOTALL)
@@ -44,6 +50,22 @@ class _Turn:
     """Whether its end is missing: it is the last, and something is still to come."""
 
 
+def read_conversation(
+    text: str, *, place: str, template: TemplateName | None = None, prompt: str | None = None
+) -> ScoreItem:
+    """Return the item of a text; arguments as for `read_transcript`, and where the text stands.
+
+    Raises:
+        InvalidRequest: If the turns cannot be told apart for sure, or cannot be scored.
+    """
+    known_template(template)
+    try:
+        messages = read_transcript(text, template=template, prompt=prompt)
+    except InvalidRequest as error:
+        raise at(place, error) from None
+    return conversation(messages, place=place)
+
+
 def read_transcript(
     text: str, *, template: TemplateName | None = None, prompt: str | None = None
 ) -> list[Message]:
@@ -52,20 +74,27 @@ def read_transcript(
     Args:
         text: Prompt and answer, joined.
         template: Markup that it is in; None: the one that it begins with; none: it has no markup.
-        prompt: Its beginning, where the caller sends it too; a text without markup is then one
-            user turn, and the answer what follows.
+        prompt: Its beginning, where the caller has it too; one without markup is a user turn,
+            and the answer what follows.
 
     Raises:
         InvalidRequest: If the turns cannot be told apart for sure.
     """
-    markup = _markup(text, template)
+    # What the policy wrote has no say in it where the prompt is known.
+    markup = _markup(text if prompt is None else prompt, template)
+    leftovers = PLAIN_LEFTOVERS if markup is None else markup.leftovers
+    body = text[start_behind(text, leftovers) :]
+    asked = None if prompt is None else _asked(prompt, body, leftovers)
     if markup is None:
-        return _plain(text, prompt)
-    body = text[markup.begin(text) :]
-    turns = None if prompt is None else _turns_behind(prompt, body, markup)
-    if turns is None:
+        turns = _plain(body, asked)
+    elif asked is None:
         turns = _turns(markup.without_end(body), markup)
-    return [Message(role=turn.role, content=turn.content) for turn in turns]
+    else:
+        turns = _turns_behind(asked, body, markup)
+    try:
+        return [Message(role=turn.role, content=turn.content) for turn in turns]
+    except ValidationError as error:
+        raise invalid_request(error.errors()) from None
 
 
 def _markup(text: str, template: TemplateName | None) -> Markup | None:
@@ -75,46 +104,60 @@ def _markup(text: str, template: TemplateName | None) -> Markup | None:
     if found is None and template not in (None, "none"):
         raise InvalidRequest(
             f"the text does not begin with a turn in {wanted[0].title} markup; name the template "
-            "of the policy that wrote it, or leave ?template= out to have it recognised"
+            "of the policy that wrote it, or leave template out to have it recognised"
         )
     return found
 
 
-def _plain(text: str, prompt: str | None) -> list[Message]:
-    if prompt is None:
-        known = ", ".join(MARKUPS)
-        raise InvalidRequest(
-            "the text has no markup that is known here, so nothing tells where the answer begins; "
-            f"send it in a chat template, and name that with ?template= (known: {known}), or send "
-            "prompts beside the texts, or messages to POST /v1/score"
-        )
-    body = text[start_behind(text, PLAIN_LEFTOVERS) :]
-    asked = prompt[start_behind(prompt, PLAIN_LEFTOVERS) :]
+def _asked(prompt: str, body: str, leftovers: Sequence[str]) -> str:
+    """Return a prompt as the text begins with it, behind leftovers."""
+    asked = prompt[start_behind(prompt, leftovers) :]
+    if not asked:
+        raise InvalidRequest("the prompt is empty; there is nothing that the text answers")
     if not body.startswith(asked):
         raise InvalidRequest(
             "the text does not begin with its prompt, so nothing tells where the answer begins; "
             "send the prompt as the text holds it"
         )
+    return asked
+
+
+def _plain(body: str, asked: str | None) -> list[_Turn]:
+    if asked is None:
+        known = ", ".join(MARKUPS)
+        raise InvalidRequest(
+            "the text has no markup that is known here, so nothing tells where the answer begins; "
+            f"give it in a chat template, and name that as template (known: {known}), or give "
+            "prompts beside the texts, or messages"
+        )
     answer = body[len(asked) :]
     answer = answer[: end_before(answer, PLAIN_LEFTOVERS)]
-    return [Message(role="user", content=asked), Message(role="assistant", content=answer)]
+    return [_Turn("user", asked), _Turn("assistant", answer)]
 
 
-def _turns_behind(prompt: str, body: str, markup: Markup) -> Sequence[_Turn] | None:
-    """Return the turns of a text whose prompt is known; None if the prompt does not tell them."""
-    asked = prompt[markup.begin(prompt) :]
-    if not asked or not body.startswith(asked):
-        return None
+def _turns_behind(asked: str, body: str, markup: Markup) -> list[_Turn]:
+    """Return the turns of a text whose prompt is known."""
     try:
         *turns, last = _turns(asked, markup)
     except InvalidRequest:
-        return None  # Such as one that ends within a mark; the text may be readable still.
+        # Such as one that ends within a mark; the text may be readable still.
+        return _turns_opened_by_answer(asked, body, markup)
     if last.role != "assistant" or not last.is_open:
-        return None
+        return _turns_opened_by_answer(asked, body, markup)
     answer = last.content + markup.without_end(body[len(asked) :])
     if markup.name == "mistral":
         answer = answer.strip()
     return [*turns, _Turn("assistant", answer)]
+
+
+def _turns_opened_by_answer(asked: str, body: str, markup: Markup) -> list[_Turn]:
+    """Return the turns of a text whose prompt opens no answer, so that marks behind it do."""
+    for header in markup.header.finditer(body):
+        if header.end() > len(asked) and markup.roles.get(header[1]) != "assistant":
+            raise _unreadable(
+                markup.title, header.start(), "a turn of another role begins behind the prompt"
+            )
+    return _turns(markup.without_end(body), markup)
 
 
 def _turns(text: str, markup: Markup) -> list[_Turn]:
@@ -180,6 +223,6 @@ def _behind_round(text: str, position: int) -> int:
 def _unreadable(title: str, position: int, what: str) -> InvalidRequest:
     return InvalidRequest(
         f"the {title} markup cannot be read: {what} at character {position:,} of its turns, so "
-        "marks and text that looks like marks cannot be told apart; send prompts beside the texts "
-        "where the protocol has them, or messages to POST /v1/score"
+        "marks and text that looks like marks cannot be told apart; give prompts that open the "
+        "answer beside the texts where the protocol has them, or messages"
     )
