@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
 
 from steerward.jobs.database import open_database
 from steerward.jobs.store import JobStore
+from steerward.policy.local import checkpoint
 from steerward.policy.local.checkpoint import load_policy
 from steerward.server.fine_tuned import FineTunedModels
 from tests.policies import save_policy
@@ -37,7 +37,7 @@ def test_a_model_that_the_device_has_no_room_for_is_left_out(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     with monkeypatch.context() as patch:
-        patch.setattr(PreTrainedModel, "to", fail)
+        patch.setattr(checkpoint, "move", fail)
         models.bring_up_to_date()
     assert not policy.variants
     assert f"{folder} cannot be loaded on cpu: CUDA out of memory" in caplog.text
