@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from steerward.cli import job_settings
+from steerward.cli import align_settings, job_settings
 from steerward.cli.evaluation_settings import BenchmarkConfig
 from steerward.cli.options import add_options, read_options
 from steerward.cli.rsf_settings import RsfConfig
@@ -69,6 +69,10 @@ def _job(name: str, summary: str, schema: type[Settings]) -> Command:
     return Command(name, summary, schema, f"steerward.cli.jobs:run_{name}")
 
 
+def _aligning(name: str, summary: str, schema: type[Settings]) -> Command:
+    return Command(name, summary, schema, f"steerward.cli.align:run_{name}", extra="jobs")
+
+
 def _file(name: str, summary: str, schema: type[Settings]) -> Command:
     return Command(name, summary, schema, f"steerward.cli.files:run_{name}")
 
@@ -93,6 +97,25 @@ _JOBS = Command(
             extra="jobs",
         ),
         _job("checkpoints", "list the weights it led to", job_settings.JobCheckpointsConfig),
+    ),
+)
+
+_ALIGN = Command(
+    "align",
+    "align a policy to several objectives at once",
+    children=(
+        _aligning("grpo", "GRPO on named objectives", align_settings.GrpoConfig),
+        _aligning("pama", "as far as the worst objective allows", align_settings.PamaConfig),
+        _aligning("cgpo", "a reward that counts where all judges pass", align_settings.CgpoConfig),
+        _aligning("modpo", "DPO, other objectives as margins", align_settings.ModpoConfig),
+        Command(
+            "rsf",
+            "rejection sampling under preference directions",
+            RsfConfig,
+            "steerward.cli.rsf:run_rsf",
+            extra="jobs",
+        ),
+        _aligning("report", "draw runs side by side", align_settings.ReportConfig),
     ),
 )
 
@@ -141,6 +164,7 @@ COMMANDS: Sequence[Command] = (
             ),
         ),
     ),
+    _ALIGN,
     _JOBS,
     Command(
         "rsf",

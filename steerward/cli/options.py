@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from steerward.config import (
@@ -71,6 +71,8 @@ def _add_option(parser: argparse.ArgumentParser, name: str, schema: type[Setting
         options["action"] = argparse.BooleanOptionalAction
     elif kind is list:
         options |= {"action": "append", "metavar": name.upper()}
+        if _holds_objects(field.annotation):
+            options |= {"type": _json_object, "metavar": "JSON"}
     elif kind is dict:
         options |= {"type": _json_object, "metavar": "JSON"}
     elif choices:
@@ -99,7 +101,18 @@ def _kind(annotation: Any) -> tuple[Any, Sequence[str]]:
         return _kind(inner)
     if origin in (tuple, list):
         return list, []
-    return origin or annotation, []
+    if origin is typing.Annotated:
+        return _kind(typing.get_args(annotation)[0])
+    plain = origin or annotation
+    return (dict if _is_object(plain) else plain), []
+
+
+def _holds_objects(annotation: Any) -> bool:
+    return any(_is_object(part) for part in typing.get_args(annotation))
+
+
+def _is_object(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _help(name: str, field: FieldInfo, schema: type[Settings]) -> str:
@@ -107,12 +120,18 @@ def _help(name: str, field: FieldInfo, schema: type[Settings]) -> str:
     notes: list[str] = []
     if not field.is_required() and field.default not in (None, False, []):
         default = field.default
+        if isinstance(default, BaseModel | dict):
+            default = _as_json(default)
         if isinstance(default, list):
             default = " ".join(str(part) for part in typing.cast("list[object]", default))
         notes.append(f"default: {default}")
     if schema.reads_environment and POSITIONAL not in field.metadata:
         notes.append(f"env: {environment_name(name)}")
     return f"{text} ({'; '.join(notes)})".replace("%", "%%") if notes else text
+
+
+def _as_json(value: BaseModel | dict[Any, Any]) -> str:
+    return json.dumps(value, default=lambda one: one.model_dump())
 
 
 def _flag(name: str) -> str:

@@ -21,9 +21,9 @@ _LORA_LEARNING_RATE = 1e-4
 _LEARNING_RATE, _AT_PARAMETERS, _POWER = 5e-6, 8e9, 0.7
 _HIGHEST_LEARNING_RATE = 2e-3
 # Models below keep what they compute for the backward pass.
-_RECOMPUTE_FROM_PARAMETERS = 1_000_000_000
+RECOMPUTE_FROM_PARAMETERS = 1_000_000_000
 # transformers renamed it in 5.23 and warns of the old name.
-_RECOMPUTE = next(
+RECOMPUTE = next(
     name
     for name in ("activation_checkpointing", "gradient_checkpointing")
     if name in {field.name for field in dataclasses.fields(SFTConfig)}
@@ -70,7 +70,7 @@ def trainer_settings(
     micro = micro_batch(settings, processes.num_processes)
     repeats = settings.batch_size // (micro * processes.num_processes)
     steps = math.ceil(math.ceil(math.ceil(num_rows / micro) / processes.num_processes) / repeats)
-    recompute: dict[str, Any] = {_RECOMPUTE: parameters >= _RECOMPUTE_FROM_PARAMETERS}
+    recompute: dict[str, Any] = {RECOMPUTE: parameters >= RECOMPUTE_FROM_PARAMETERS}
     return SFTConfig(
         output_dir=str(runs),
         num_train_epochs=1,  # The rows are those of all epochs.

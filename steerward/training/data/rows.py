@@ -67,7 +67,7 @@ def load_rows(paths: Sequence[Path], schema: type[RowT], *, split: str | None = 
     """
     rows: list[RowT] = []
     for path in paths:
-        for number, fields in _read(path):
+        for number, fields in read_objects(path):
             try:
                 row = schema.model_validate(fields)
             except ValidationError as error:
@@ -80,7 +80,7 @@ def load_rows(paths: Sequence[Path], schema: type[RowT], *, split: str | None = 
 
 def is_pair_file(path: Path) -> bool:
     """Return whether the rows of a file are preference pairs, by the keys of the first."""
-    for _, fields in _read(path):
+    for _, fields in read_objects(path):
         return "chosen" in fields
     raise DatasetRefused(f"{path.name} has no rows")
 
@@ -111,7 +111,12 @@ def _fraction(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def _read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a file, each with its number.
+
+    Raises:
+        DatasetRefused: If the file cannot be read or a row is no object.
+    """
     try:
         if path.suffix == ".parquet":
             yield from _read_parquet(path)

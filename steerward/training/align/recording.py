@@ -1,0 +1,108 @@
+"""What a run writes while it goes on: its log, its evaluations, and checkpoints that are whole."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+)
+
+from steerward.protocol.errors import TrainingFailed
+from steerward.training.align.measuring import HeldOut
+from steerward.training.align.run_folder import RunWriter
+from steerward.training.sft_folder import mark_complete
+
+
+def record(trainer: Trainer, recording: Recording) -> None:
+    """Let a run be recorded, and keep transformers from printing what it logs."""
+    for kind in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(kind)
+    trainer.add_callback(recording)
+
+
+class Recording(TrainerCallback):
+    """Writes the folder of a run.
+
+    Args:
+        writer: Of the folder.
+        held_out: Prompts that the policy answers; None measures nothing.
+        evaluation_steps: Optimiser steps between evaluations.
+        identity: Of the work, for its checkpoints.
+        processes: That train together.
+        observer: Is told of steps and evaluations.
+    """
+
+    def __init__(
+        self,
+        writer: RunWriter,
+        held_out: HeldOut | None,
+        *,
+        evaluation_steps: int,
+        identity: str,
+        processes: PartialState,
+        observer: Any,
+    ) -> None:
+        self._writer = writer
+        self._held_out = held_out
+        self._evaluation_steps = evaluation_steps
+        self._identity = identity
+        self._processes = processes
+        self._observer = observer
+        self.rewards: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: TrainerState, *given: Any, **more: Any) -> None:
+        """Drop what a run that was broken off wrote after its checkpoint; measure the start."""
+        del args, given
+        if self._processes.is_main_process:
+            self._writer.drop_after(state.global_step)
+        if state.global_step == 0:
+            self._measure(more["model"], 0)
+
+    def on_log(self, args: Any, state: TrainerState, *_: Any, logs: Any, **__: Any) -> None:
+        """Write what was logged of a step."""
+        del args
+        if "loss" not in logs:
+            return  # The summary of the whole training.
+        metrics = {name: float(v) for name, v in logs.items() if isinstance(v, int | float)}
+        if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics.get("grad_norm", 0.0)):
+            raise TrainingFailed(
+                f"step {state.global_step} has loss {metrics['loss']} and gradient norm "
+                f"{metrics.get('grad_norm')}; lower learning_rate"
+            )
+        if self._processes.is_main_process:
+            self._writer.log(state.global_step, metrics)
+            if self._observer is not None:
+                self._observer.stepped(state.global_step, state.max_steps, metrics)
+
+    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **more: Any) -> None:
+        """Measure, every so many steps and after the last."""
+        del args
+        is_last = state.global_step >= state.max_steps
+        if state.global_step % self._evaluation_steps == 0 or is_last:
+            self._measure(more["model"], state.global_step)
+
+    def on_save(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Let training go on from here, when every process has written its part."""
+        self._processes.wait_for_everyone()
+        if self._processes.is_main_process:
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            mark_complete(checkpoint, identity=self._identity)
+
+    def _measure(self, model: Any, step: int) -> None:
+        if self._held_out is None:
+            return
+        if self._processes.is_main_process:
+            found = self._held_out.measure(getattr(model, "module", model))
+            self._writer.evaluate(step, rewards=found.rewards, characters=found.characters)
+            self.rewards = found.means()
+            if self._observer is not None:
+                self._observer.measured(step, self.rewards)
+        self._processes.wait_for_everyone()

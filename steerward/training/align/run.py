@@ -1,0 +1,143 @@
+"""A policy aligned by one of the optimisers: from rows and rewards to a folder of the run.
+
+A run that is broken off goes on from its last complete checkpoint. It makes the same policy as
+one that was not: the order of the prompts, the samples and all else that is drawn depend on the
+seed and on what the checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from steerward.models.source import weight_version
+from steerward.protocol.alignment import (
+    AlignMethod,
+    CgpoSettings,
+    GrpoSettings,
+    ModpoSettings,
+    PamaSettings,
+)
+from steerward.protocol.errors import InvalidRequest
+from steerward.training.align.columns import RewardSource
+from steerward.training.align.run_folder import read_settings
+
+AnySettings = GrpoSettings | PamaSettings | CgpoSettings | ModpoSettings
+METHODS: Mapping[type[AnySettings], AlignMethod] = {
+    GrpoSettings: "grpo",
+    PamaSettings: "pama",
+    CgpoSettings: "cgpo",
+    ModpoSettings: "modpo",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AlignRun:
+    """What is to be done."""
+
+    settings: AnySettings
+    base: Path
+    """Folder of the policy at the start."""
+    rows: Path
+    """File of prompts, or of preference pairs for MODPO."""
+    out: Path
+    """Folder of the run."""
+    validation: Path | None = None
+    """File of held-out rows; None: some of `rows` are held out."""
+    name: str | None = None
+    """Of the run, in reports; None: the method."""
+    tensorboard: bool = False
+    """Whether the logs are written for TensorBoard as well."""
+
+    def identity(self) -> str:
+        """Return what a checkpoint must be of, for training to go on from it."""
+        settings = self.settings.model_dump(mode="json")
+        told = json.dumps([self.method, settings, weight_version(self.base)], sort_keys=True)
+        digest = hashlib.sha256(told.encode())
+        for path in (self.rows, self.validation):
+            digest.update(b"" if path is None else hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+    @property
+    def method(self) -> AlignMethod:
+        """Name of the optimiser."""
+        return METHODS[type(self.settings)]
+
+    @property
+    def policy(self) -> Path:
+        """Folder of the policy, or of the adapter, that the run ends with."""
+        return self.out / "policy"
+
+    @property
+    def report(self) -> Path:
+        """File of the report, written when the policy is there."""
+        return self.out / "report.json"
+
+
+@dataclass(frozen=True, slots=True)
+class AlignReport:
+    """How a run went."""
+
+    steps: int
+    """Optimiser steps."""
+    trained_tokens: int
+    """Of prompts and completions that were learned from."""
+    weight_version: str
+    """Of the policy at the end."""
+    rewards: Mapping[str, float]
+    """Mean of each column over the held-out prompts at the end."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as an object of JSON."""
+        return asdict(self)
+
+
+class RunObserver(Protocol):
+    """Is told where a run is; in the first process only."""
+
+    def stepped(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """Take note of an optimiser step, with everything that was logged of it."""
+        ...
+
+    def measured(self, step: int, rewards: Mapping[str, float]) -> None:
+        """Take note of the mean rewards of answers to held-out prompts."""
+        ...
+
+
+def align(run: AlignRun, source: RewardSource, observer: RunObserver | None = None) -> AlignReport:
+    """Do a run, or return the report of one that is done.
+
+    Args:
+        run: What is to be done.
+        source: Of the rewards.
+        observer: Is told of steps and evaluations.
+
+    Raises:
+        SteerwardError: If files and settings do not fit, the folder holds another run, or the
+            rewards do not come.
+    """
+    if run.report.is_file():
+        return _finished(run)
+    if isinstance(run.settings, ModpoSettings):
+        from steerward.training.align.pairwise import PairwiseRun
+
+        return PairwiseRun(run, source, observer).run()
+    from steerward.training.align.online import OnlineRun
+
+    return OnlineRun(run, source, observer).run()
+
+
+def _finished(run: AlignRun) -> AlignReport:
+    """Return the report of a run that is done, if it is this one."""
+    found = AlignReport(**json.loads(run.report.read_text(encoding="utf-8")))
+    identity = read_settings(run.out).model_extra or {}
+    if identity.get("identity") != run.identity():
+        raise InvalidRequest(
+            f"{run.out} holds a finished run with other rows, policy or settings; give another "
+            "folder, or delete it"
+        )
+    return found
