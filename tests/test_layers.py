@@ -20,17 +20,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "logs": set(),
     "config": {"protocol"},
+    "instructions": {"protocol"},
+    "judges": {"instructions", "protocol"},
     "gating": {"kernels", "protocol"},
     "clients": {"protocol"},
     "models": {"gating", "kernels", "protocol", "logs"},
     "engine": {"models", "protocol", "config", "metrics", "logs"},
     # Both load checkpoints and write conversations by their templates.
     "policy": {"models", "protocol", "config", "metrics", "logs"},
-    "training": {"models", "gating", "kernels", "protocol", "logs", "config"},
+    "training": {
+        *("models", "gating", "kernels", "protocol", "logs", "config"),
+        *("judges", "instructions"),
+    },
     # Starts training as a process, and knows policies and reward models as ports only.
     "jobs": {"clients", "protocol", "config", "logs"},
     # Loads a model into an engine, which counts, or asks a server for it.
-    "evaluation": {"clients", "engine", "protocol", "config", "logs", "metrics"},
+    "evaluation": {
+        *("clients", "engine", "protocol", "config", "logs", "metrics", "instructions"),
+    },
     "server": {"engine", "policy", "jobs", "protocol", "config", "metrics", "logs"},
     "cli": {
         *("protocol", "config", "logs", "engine", "models", "server", "training", "jobs"),
@@ -46,6 +53,8 @@ _TRAINERS = {"trl", "peft", "accelerate", "datasets", "sklearn"}
 NEVER: dict[str, set[str]] = {
     "protocol": {*_HEAVY, *_WEB, *_TRAINERS, "numpy", "httpx"},
     "config": {*_HEAVY, *_WEB, *_TRAINERS},
+    "instructions": {*_HEAVY, *_WEB, *_TRAINERS, "numpy", "httpx"},
+    "judges": {*_HEAVY, *_WEB, *_TRAINERS, "numpy"},
     "metrics": {*_HEAVY, *_WEB, *_TRAINERS},
     "logs": {*_HEAVY, *_WEB, *_TRAINERS},
     "clients": {*_HEAVY, *_WEB, *_TRAINERS, "numpy"},

@@ -17,7 +17,6 @@ from steerward.cli.align_settings import (
     ReportConfig,
     settings_of,
 )
-from steerward.models.source import resolve_source
 from steerward.protocol.alignment import (
     SCORE,
     CgpoSettings,
@@ -67,6 +66,7 @@ def run_report(config: ReportConfig) -> None:
 
 
 def _run(config: AlignConfig, settings: Any, *, rows: Path) -> None:
+    from steerward.models.source import resolve_source
     from steerward.training.align.run import AlignRun, align
 
     for path in (rows, config.validation_file):
@@ -92,6 +92,7 @@ def _run(config: AlignConfig, settings: Any, *, rows: Path) -> None:
 def _source(config: AlignConfig, settings: PolicyTraining) -> RewardSource:
     """Return where rewards come from: a model that is loaded here, or a server."""
     if config.local is not None:
+        from steerward.models.source import resolve_source
         from steerward.training.align.local_rewards import local_source
 
         return local_source(resolve_source(config.local))

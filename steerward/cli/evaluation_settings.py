@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from steerward.config import POSITIONAL, EngineConfig
 
-BenchmarkName = Literal["reward-bench", "reward-bench-2", "rm-bench", "judge-bench"]
+BenchmarkName = Literal["reward-bench", "reward-bench-2", "rm-bench", "judge-bench", "ifeval"]
 
 
 class BenchmarkConfig(EngineConfig):
@@ -19,6 +19,9 @@ class BenchmarkConfig(EngineConfig):
     BENCHMARK is reward-bench, reward-bench-2, rm-bench or judge-bench. The rows are files as their
     authors publish them: Parquet, JSON lines (also .gz) or a JSON list. Nothing is downloaded. The
     model is loaded here, or asked for behind --server.
+
+    BENCHMARK ifeval measures responses of any policy instead, which --responses holds: whether
+    they follow the instructions of their prompts, strictly and loosely.
 
     Rows that cannot be scored, such as texts over the length limit, are never cut and never left
     out in silence: they are counted and listed, the result is marked incomplete, and the exit
@@ -29,10 +32,11 @@ class BenchmarkConfig(EngineConfig):
       steerward evaluate reward-bench filtered.parquet --reward-model ./my-model --out report.json
       steerward evaluate rm-bench total_dataset.json --server http://127.0.0.1:8000
       steerward evaluate judge-bench gpt.jsonl --direction '{"helpfulness": 1, "verbosity": -1}'
+      steerward evaluate ifeval input_data.jsonl --responses responses.jsonl
     """
 
     benchmark: Annotated[BenchmarkName, POSITIONAL]
-    """reward-bench, reward-bench-2, rm-bench or judge-bench."""
+    """reward-bench, reward-bench-2, rm-bench, judge-bench or ifeval."""
     files: Annotated[list[Path], POSITIONAL] = Field(min_length=1)
     """File of rows as published, or a folder of such files."""
     reward_model: str | None = None
@@ -48,6 +52,8 @@ class BenchmarkConfig(EngineConfig):
     """JSON object: weights by objective in place of the gates; measures `weighted_score`."""
     direction: dict[str, float] | None = None
     """JSON object: preference direction by objective; measures `direction_score`."""
+    responses: Path | None = None
+    """Of ifeval: JSON lines with `prompt` and `response`."""
     out: Path | None = None
     """Report to write, JSON. Scores are kept beside it as they come, and the same command goes on
     where it was stopped."""
@@ -89,6 +95,14 @@ class BenchmarkConfig(EngineConfig):
             )
         if self.weights is not None and self.direction is not None:
             raise ValueError("weights and direction are both given; leave one out")
+        return self
+
+    @model_validator(mode="after")
+    def _responses_are_for_instructions(self) -> BenchmarkConfig:
+        if (self.responses is not None) != (self.benchmark == "ifeval"):
+            raise ValueError(
+                "ifeval measures responses: give them with --responses; other benchmarks have none"
+            )
         return self
 
     @property

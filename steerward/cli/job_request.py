@@ -26,10 +26,15 @@ def job_body(config: JobCreateConfig) -> dict[str, Any]:
     Raises:
         InvalidRequest: If the server would refuse it whatever its files hold.
     """
-    flags = {name: getattr(config, name) for name in _METHOD_FLAGS}
-    rsf = {**(config.rsf or {}), **_given(flags)}
+    flags = _given({name: getattr(config, name) for name in (*_METHOD_FLAGS, "rsf")})
+    if config.method != "rsf" and flags:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in flags)
+        raise InvalidRequest(
+            f"{named}: of method rsf, and the method is {config.method}; give --settings"
+        )
+    settings = {**flags.pop("rsf", {}), **(config.settings or {}), **flags}
     body: dict[str, Any] = {
-        "method": {"type": "rsf", "rsf": rsf},
+        "method": {"type": config.method, config.method: settings},
         **_given({"seed": config.seed, "suffix": config.suffix}),
     }
     try:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from steerward.cli.http import ServerConnection, connect, path_of
 from steerward.cli.job_settings import JobSamplesConfig
 from steerward.protocol.conditioning import ConditioningRule
-from steerward.protocol.errors import NotFound, SteerwardError
+from steerward.protocol.errors import InvalidRequest, NotFound, SteerwardError
 from steerward.protocol.fine_tuning import Job
 from steerward.protocol.policies import PolicyCard
 from steerward.protocol.scoring import ModelList
@@ -24,6 +24,7 @@ def run_samples(config: JobSamplesConfig) -> None:
     """Download the samples of a job.
 
     Raises:
+        InvalidRequest: If the job keeps none, and others are to learn from them.
         NotFound: If the job has written none, or its policy is not served.
         DatasetRefused: If a file cannot be turned into the format.
         SteerwardError: If the file cannot be written.
@@ -33,6 +34,10 @@ def run_samples(config: JobSamplesConfig) -> None:
         if not job.result_files:
             raise NotFound(
                 f"job {job.id} is {job.status} and has no result file; it writes one when it ends"
+            )
+        if config.format != "results" and not job.progress.iterations:
+            raise InvalidRequest(
+                f"job {job.id} keeps no samples, but its log; take --format results"
             )
         with _target(config.out) as target:
             if config.format == "results":

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SecretStr, field_validator
 
 from steerward.config import POSITIONAL, Settings
+from steerward.protocol.fine_tuning import JobMethod
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 
@@ -36,16 +37,18 @@ class ServerSettings(Settings):
 
 
 class JobCreateConfig(ServerSettings):
-    """Start rejection-sampling fine-tuning of a policy of the server.
+    """Start fine-tuning of a policy of the server, by rejection sampling or another method.
 
-    The policy samples completions of the prompts under preference directions, the reward model
-    scores them, the best are kept, the policy is fine-tuned on them, and the new weights are
-    served; then again. Each row of PROMPTS_FILE is {"prompt": "..."} or {"messages": [...]} that
-    end with a user turn.
+    rsf: the policy samples completions of the prompts under preference directions, the reward
+    model scores them, the best are kept, the policy is fine-tuned on them, and the new weights are
+    served; then again. pama, grpo, cgpo: the policy is trained on several rewards of its own
+    completions. modpo: on preferences, with other rewards as margins. Each row of PROMPTS_FILE is
+    {"prompt": "..."} or {"messages": [...]} that end with a user turn; for modpo with "chosen" and
+    "rejected" beside it.
 
-    Settings without a flag here go into --rsf, or into a table [rsf] of a --config file; `steerward
-    jobs show` lists all of them with the values that a job uses. Nothing is uploaded before they
-    have been checked.
+    Settings without a flag here go into --settings, or into a table [settings] of a --config file;
+    `steerward jobs show` lists all of them with the values that a job uses. Nothing is uploaded
+    before they have been checked.
 
     Examples:
       steerward jobs create prompts.jsonl
@@ -54,33 +57,42 @@ class JobCreateConfig(ServerSettings):
       steerward jobs create prompts.jsonl --rsf '{"temperature": 0.9, "selection": "top_k",
         "top_k": 2, "training": {"method": "lora", "learning_rate": 1e-4}}'
       steerward jobs create prompts.jsonl --config rsf.toml --no-watch
+      steerward jobs create prompts.jsonl --method pama --settings
+        '{"weights": {"helpfulness": 1, "verbosity": -0.5}, "steps": 200}'
+      steerward jobs create pairs.jsonl --method modpo --settings '{"margins": {"safety": 1}}'
       steerward jobs create file-0123456789abcdef --model pocket-policy
     """
 
     prompts_file: Annotated[str, POSITIONAL]
-    """File of prompts, JSON lines in UTF-8; or the id of one that was uploaded before."""
+    """File of prompts, or for modpo of preferences, JSON lines in UTF-8; or the id of one that was
+    uploaded before."""
+    method: JobMethod = "rsf"
+    """How the policy is trained."""
+    settings: dict[str, Any] | None = None
+    """JSON object, or TOML table [settings]: any settings of the method by name. Flags win over
+    it."""
     model: str | None = None
     """Policy to start from, or what an earlier job made of one. Default: the only policy that the
     server was started with."""
     validation_file: str | None = None
-    """File of prompts, or id of one, that the policy is measured on. Default: prompts held out
+    """File of the same kind, or id of one, that the policy is measured on. Default: rows held out
     from PROMPTS_FILE."""
     suffix: str | None = None
     """Part of the new policy's name: letters, digits, dots, dashes and underscores."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Of everything that is drawn; the same seed gives the same samples. Default: 0."""
     iterations: int | None = None
-    """Times that sampling, scoring, selection and fine-tuning follow each other. More steer
-    further, and take as much longer."""
+    """Of rsf: times that sampling, scoring, selection and fine-tuning follow each other. More
+    steer further, and take as much longer."""
     prompts_per_iteration: int | None = None
-    """Prompts drawn from the file for each iteration."""
+    """Of rsf: prompts drawn from the file for each iteration."""
     candidates_per_prompt: int | None = None
-    """Completions for each prompt and direction. More leave a better best, at the price of
+    """Of rsf: completions for each prompt and direction. More leave a better best, at the price of
     sampling."""
     directions: int | None = None
-    """How many preference directions to train on; listed ones go into --rsf."""
+    """Of rsf: how many preference directions to train on; listed ones go into --settings."""
     rsf: dict[str, Any] | None = None
-    """JSON object, or TOML table [rsf]: any settings of the method by name. Flags win over it."""
+    """Of rsf: the same as --settings, as a table [rsf]."""
     watch: bool = True
     """Show the job's progress until it ends. Without it, the command prints the id and stops."""
 
@@ -107,7 +119,7 @@ class JobSettings(ServerSettings):
 
 
 class JobShowConfig(JobSettings):
-    """Show a job: where it is, what its iterations brought, and all settings it uses.
+    """Show a job: where it is, what its iterations or steps brought, and all settings it uses.
 
     Examples:
       steerward jobs show ftjob-0123456789abcdef
@@ -168,12 +180,13 @@ class JobCancelConfig(JobSettings):
 
 
 class JobSamplesConfig(JobSettings):
-    """Download every sample of a job, as JSON lines.
+    """Download every sample of a job, as JSON lines; of other methods than rsf, its log.
 
-    Each row holds the prompt, the direction, the completion, its rewards, whether it was selected
-    or why not, and the versions of the weights that made and scored it. Other trainers can learn
-    from the samples as preference pairs (dpo) or as conversations (sft), each with its direction
-    in the system turn.
+    Each sample holds the prompt, the direction, the completion, its rewards, whether it was
+    selected or why not, and the versions of the weights that made and scored it. Other trainers can
+    learn from the samples as preference pairs (dpo) or as conversations (sft), each with its
+    direction in the system turn. A row of a log is a step with its metrics, or an evaluation with
+    the rewards of each held-out prompt.
 
     Examples:
       steerward jobs samples ftjob-0123456789abcdef --out samples.jsonl
@@ -182,14 +195,14 @@ class JobSamplesConfig(JobSettings):
     """
 
     format: Literal["results", "dpo", "sft"] = "results"
-    """results: every sample; dpo: each winner with the worst that competed with it, in TRL's
+    """results: the file as it is; dpo: each winner with the worst that competed with it, in TRL's
     conversational format; sft: the winners."""
     out: Path | None = None
     """File to write; it appears when it is complete. Default: standard output."""
 
 
 class JobCheckpointsConfig(JobSettings):
-    """List the policies that the iterations of a job led to, newest first.
+    """List the policies that the iterations of a job led to, or its end, newest first.
 
     Examples:
       steerward jobs checkpoints ftjob-0123456789abcdef
@@ -211,7 +224,7 @@ class FileListConfig(ServerSettings):
 
 
 class FileUploadConfig(ServerSettings):
-    """Upload a file of prompts or conversations, and print its id.
+    """Upload a file of prompts, conversations or preferences, and print its id.
 
     Every row is checked before the file is kept.
 

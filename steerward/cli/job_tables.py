@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,6 +17,8 @@ _MOST_ITERATIONS = 12
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 # Width from which a column of the history has room.
 _WIDE, _MIDDLE = 90, 60
+# Width of a number.
+_NUMBER = 6
 
 
 def plain(text: str) -> str:
@@ -111,11 +113,39 @@ def history_table(history: Sequence[IterationProgress], *, width: int) -> Table:
         ),
     ]
     fitting = [column for column in columns if width >= column[2]]
-    rows = [[cell(item) for _, cell, _ in fitting] for item in history]
-    if len(rows) > _MOST_ITERATIONS:
-        gap = ["..."] + [""] * (len(fitting) - 1)
-        rows = [rows[0], gap, *rows[-_MOST_ITERATIONS + 1 :]]
+    rows = _shortened([[cell(item) for _, cell, _ in fitting] for item in history])
     return simple_table(*(name for name, _, _ in fitting), rows=rows)
+
+
+def evaluations_table(history: Sequence[IterationProgress], *, width: int) -> Table:
+    """Return the evaluations of held-out prompts, a row each, with the mean of each reward.
+
+    Args:
+        history: In order, of a method without iterations.
+        width: Columns of the terminal; narrow ones get fewer rewards.
+    """
+    names = list(dict.fromkeys(name for item in history for name in item.rewards))
+    left = width - len("step")
+    shown: list[str] = []
+    for name in names:
+        left -= 2 + max(len(name), _NUMBER)
+        if left < 0:
+            break
+        shown.append(name)
+    rows = _shortened(
+        [f"{item.iteration:,}", *(number(item.rewards.get(name)) for name in shown)]
+        for item in history
+    )
+    return simple_table("step:", *(f"{plain(name)}:" for name in shown), rows=rows)
+
+
+def _shortened(rows: Iterable[list[str]]) -> list[list[str]]:
+    """Return the first and the last ones, with a gap between where there are too many."""
+    found = list(rows)
+    if len(found) <= _MOST_ITERATIONS:
+        return found
+    gap = ["..."] + [""] * (len(found[0]) - 1)
+    return [found[0], gap, *found[-_MOST_ITERATIONS + 1 :]]
 
 
 def checkpoints_table(checkpoints: Sequence[JobCheckpoint]) -> Table:
@@ -129,7 +159,7 @@ def checkpoints_table(checkpoints: Sequence[JobCheckpoint]) -> Table:
         )
         for checkpoint in checkpoints
     ]
-    return simple_table("iteration:", "weights", "metrics", "folder", rows=rows)
+    return simple_table("step:", "weights", "metrics", "folder", rows=rows)
 
 
 def files_table(files: Sequence[FileObject]) -> Table:

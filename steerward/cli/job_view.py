@@ -14,7 +14,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from steerward.cli.job_tables import duration, history_table, number, plain, rewards_table
+from steerward.cli.job_tables import (
+    duration,
+    evaluations_table,
+    history_table,
+    number,
+    plain,
+    rewards_table,
+)
 from steerward.protocol.fine_tuning import (
     FINAL_STATUSES,
     IterationProgress,
@@ -48,11 +55,12 @@ def render(job: Job, events: Sequence[JobEvent], *, now: float, width: int) -> G
         width: Of the terminal, in columns; narrow ones get fewer columns of the history.
     """
     parts: list[RenderableType] = [_header(job, now), _step(job, width), _facts(job, now)]
-    rewards = rewards_table(job.progress.history)
+    rewards = rewards_table(job.progress.history) if job.progress.iterations else None
     if rewards is not None:
         parts += ["", rewards]
     if job.progress.history:
-        parts += ["", history_table(job.progress.history, width=width)]
+        table = history_table if job.progress.iterations else evaluations_table
+        parts += ["", table(job.progress.history, width=width)]
     messages = [event for event in events if event.type == "message"]
     if messages:
         parts += ["", _last_events(messages[-_EVENTS_SHOWN:])]
@@ -84,6 +92,8 @@ def event_line(event: JobEvent) -> str:
 def progress_words(job: Job) -> str:
     """Return where a job is in one short text."""
     progress = job.progress
+    if not progress.iterations:
+        return f"{progress.done}/{progress.total} steps"
     if job.status in FINAL_STATUSES:
         return f"{_iterations_done(job)}/{progress.iterations}"
     return f"{progress.iteration}/{progress.iterations} {progress.step}"
@@ -114,9 +124,13 @@ def _step(job: Job, width: int) -> RenderableType:
     """Return the iteration and the step at hand, with a bar where the step counts."""
     progress = job.progress
     words = Text(f"iteration {progress.iteration}/{progress.iterations}  {progress.step}")
+    if not progress.iterations:
+        words = Text(progress.step)
     if job.status == "queued":
         return Text("waiting until the server begins with it", style="dim")
     if job.status in FINAL_STATUSES:
+        if not progress.iterations:
+            return Text(f"{progress.done:,} of {progress.total:,} steps done")
         return Text(f"{_iterations_done(job)} of {progress.iterations} iterations done")
     if not progress.total:
         return words
@@ -124,7 +138,8 @@ def _step(job: Job, width: int) -> RenderableType:
     bar = ProgressBar(
         total=progress.total, completed=progress.done, width=max(5, min(_WIDEST_BAR, width // 3))
     )
-    count = f"{progress.done:,}/{progress.total:,} {_COUNTED.get(progress.step, '')}".rstrip()
+    counted = _COUNTED.get(progress.step, "") if progress.iterations else "steps"
+    count = f"{progress.done:,}/{progress.total:,} {counted}".rstrip()
     grid.add_row(words, bar, count)
     return grid
 
@@ -142,6 +157,8 @@ def _facts(job: Job, now: float) -> Text:
         facts.append(f"KL {number(kl)} nats/token")
     if job.status == "running" and progress.tokens_per_s is not None:
         facts.append(f"{progress.tokens_per_s:,.0f} tokens/s")
+    if job.status == "running" and progress.steps_per_s:
+        facts.append(f"{1 / progress.steps_per_s:,.1f} s/step")
     if job.status == "running" and job.estimated_finish is not None:
         facts.append(f"{duration(job.estimated_finish - now)} left")
     return Text("  ".join(facts))

@@ -207,9 +207,11 @@ def _trouble_words(trouble: Trouble) -> str:
 def report_end(job: Job, settings: ServerSettings) -> int:
     """Say how a job ended and what to do now; return the exit status."""
     if job.status == "succeeded":
+        results = ("every sample", "samples") if job.progress.iterations else ("its log", "log")
         print(
             f"job {job.id} succeeded: the new policy is {plain(job.fine_tuned_model or '?')}\n"
-            f"  every sample: {command(settings, 'jobs', 'samples', job.id)} --out samples.jsonl"
+            f"  {results[0]}: {command(settings, 'jobs', 'samples', job.id)} "
+            f"--out {results[1]}.jsonl"
         )
         return 0
     reason = f": {error_words(job)}" if job.error is not None else ""

@@ -85,7 +85,7 @@ def run_list(config: settings.JobListConfig) -> None:
         )
         for job in jobs.data
     ]
-    show(simple_table("id", "status", "iteration", "model", "new policy", "created", rows=rows))
+    show(simple_table("id", "status", "progress", "model", "new policy", "created", rows=rows))
     if jobs.has_more:
         print(f"there are more; show them with --limit above {config.limit}", file=sys.stderr)
 
@@ -100,13 +100,15 @@ def run_show(config: settings.JobShowConfig) -> None:
         events = events_since(connection, job.id, None, most=_EVENTS_SHOWN)
     view = render(job, events, now=time.time(), width=console().width)
     files = [
+        ("method", job.method.get("type", "")),
         ("training_file", job.training_file),
         ("validation_file", job.validation_file or "held out from the training file"),
         ("seed", str(job.seed)),
         ("created", moment(job.created_at)),
     ]
     facts = simple_table("job", "", rows=files)
-    show(Group(view, "", facts, "", settings_table(job.method.get("rsf", job.method))))
+    method = job.method.get("type", "")
+    show(Group(view, "", facts, "", settings_table(job.method.get(method, job.method))))
 
 
 def run_watch(config: settings.JobWatchConfig) -> int:
