@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("judges", "instructions"),
     },
     # Starts training as a process, and knows policies and reward models as ports only.
-    "jobs": {"clients", "protocol", "config", "logs"},
+    "jobs": {"clients", "judges", "protocol", "config", "logs"},
     # Loads a model into an engine, which counts, or asks a server for it.
     "evaluation": {
         *("clients", "engine", "protocol", "config", "logs", "metrics", "instructions"),

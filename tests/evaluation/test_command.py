@@ -128,3 +128,46 @@ def test_key_and_address_of_a_server_are_cleaned() -> None:
     )
     assert (config.server, config.key) == ("http://host:8000", "secret")
     assert "secret" not in repr(config)
+
+
+def instructed(folder: Path) -> tuple[Path, Path]:
+    rows = write_lines(
+        folder / "rows.jsonl",
+        [
+            {
+                "key": 1,
+                "prompt": "Say hi without a comma.",
+                "instruction_id_list": ["punctuation:no_comma"],
+                "kwargs": [{}],
+            }
+        ],
+    )
+    responses = write_lines(
+        folder / "responses.jsonl", [{"prompt": "Say hi without a comma.", "response": "Hi there"}]
+    )
+    return rows, responses
+
+
+def test_instructions_are_checked_in_responses_of_any_policy(
+    tmp_path: Path, clean_environment: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, responses = instructed(tmp_path)
+    out = tmp_path / "report.json"
+    command = ["evaluate", "ifeval", str(rows), "--responses", str(responses), "--out", str(out)]
+    assert main(command) == 0
+    assert "100.0" in capsys.readouterr().out
+    assert json.loads(out.read_text())
+    assert main(command) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("given", [["ifeval"], ["reward-bench", "--responses", "r.jsonl"]])
+def test_responses_are_for_instructions_alone(
+    given: list[str], clean_environment: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *more = given
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", name, "rows.jsonl", *more])
+    assert "give them with --responses" in capsys.readouterr().err
