@@ -53,7 +53,8 @@ def run_modpo(config: ModpoConfig) -> None:
         _run(config, settings, rows=config.pairs_file)
         return
     for weight in config.sweep:
-        part = config.model_copy(update={"out": config.out / f"w{weight:g}"})
+        name = f"{config.name or 'modpo'} w{weight:g}"
+        part = config.model_copy(update={"out": config.out / f"w{weight:g}", "name": name})
         _run(part, settings.swept(weight), rows=config.pairs_file)
 
 
@@ -61,7 +62,12 @@ def run_report(config: ReportConfig) -> None:
     """Draw runs side by side."""
     from steerward.training.align.report import write_report
 
-    write_report(config.runs, config.out, objectives=config.objectives or None)
+    write_report(
+        config.runs,
+        config.out,
+        objectives=config.objectives or None,
+        reference=config.reference,
+    )
     print(f"report -> {config.out}")
 
 

@@ -132,6 +132,9 @@ class ReportConfig(Settings):
     """Page to write; its figures lie beside it as JSON."""
     objectives: list[str] = []
     """Column to draw; repeatable. Default: all that the runs have in common."""
+    reference: dict[str, float] | None = None
+    """JSON object: point that hypervolume is measured from, by column, for numbers that can be
+    compared with those of other reports. Default: just below what any run ends with."""
 
 
 def settings_of(config: AlignConfig, schema: type[SettingsT]) -> SettingsT:

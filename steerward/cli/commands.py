@@ -14,6 +14,8 @@ from steerward.cli.rsf_settings import RsfConfig
 from steerward.config import ScoreFileConfig, ServeConfig, Settings
 from steerward.protocol.errors import SteerwardError
 from steerward.training import config as training
+from steerward.training.align.mapl_settings import MaplConfig
+from steerward.training.align.multilabel_settings import MultiLabelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,14 @@ COMMANDS: Sequence[Command] = (
             _training("heads", "fit a ridge head an objective", training.HeadsConfig),
             _training("gating", "fit the transform and train the gate", training.GatingConfig),
             _training("package", "put the parts into one checkpoint", training.PackageConfig),
+            _training("multilabel", "regress several labels at once", MultiLabelConfig),
+            Command(
+                "mapl",
+                "teach a reward model to follow instructions",
+                MaplConfig,
+                "steerward.cli.training:run_mapl",
+                extra="jobs",
+            ),
             _training(
                 "evaluate", "measure a checkpoint against baselines", training.EvaluateConfig
             ),

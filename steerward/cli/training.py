@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 from steerward import logs
+from steerward.training.align.mapl_settings import MaplConfig
+from steerward.training.align.multilabel_settings import MultiLabelConfig
 from steerward.training.config import (
     BackboneConfig,
     EmbedConfig,
@@ -73,6 +77,31 @@ def run_evaluate(config: EvaluateConfig) -> None:
 
     logs.set_up("warning", "text")
     print(summary(run(config)))
+
+
+def run_multilabel(config: MultiLabelConfig) -> None:
+    """Train a model with several labels."""
+    from steerward.training.align.multilabel_run import train_multilabel
+
+    logs.set_up("warning", "text")
+    train_multilabel(config, told=_told)
+    print(f"model -> {config.out}; serve it: steerward serve --reward-model {config.out}")
+
+
+def run_mapl(config: MaplConfig) -> None:
+    """Train a reward model by MAPL."""
+    from steerward.training.align.mapl_run import train_mapl
+
+    logs.set_up("warning", "text")
+    folder = train_mapl(config, told=_told)
+    print(
+        f"model -> {folder / 'model'}; serve it: steerward serve --reward-model {folder / 'model'}"
+    )
+
+
+def _told(step: int, metrics: Mapping[str, float]) -> None:
+    told = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    print(f"step {step}: {told}", file=sys.stderr)
 
 
 def _head_line(name: str, entry: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def test_its_report_shows_that_it_can_be_steered() -> None:
     correlation = front["rank_correlation"]
     assert min(correlation["best_of"], correlation["neighbours"]) >= 0.9
     # Conditioning alone moves verbosity, but not at every step: the card says so.
-    assert correlation["prompt"] >= 0.6
+    assert correlation["prompt"] >= 0.75
     assert all(row["mean"] >= 0 for row in front["best_of_less_prompt"])
 
 
