@@ -55,7 +55,7 @@ def run_modpo(config: ModpoConfig) -> None:
     for weight in config.sweep:
         name = f"{config.name or 'modpo'} w{weight:g}"
         part = config.model_copy(update={"out": config.out / f"w{weight:g}", "name": name})
-        _run(part, settings.swept(weight), rows=config.pairs_file)
+        _run(part, settings.swept(weight), rows=config.pairs_file, cache=config.out)
 
 
 def run_report(config: ReportConfig) -> None:
@@ -71,7 +71,7 @@ def run_report(config: ReportConfig) -> None:
     print(f"report -> {config.out}")
 
 
-def _run(config: AlignConfig, settings: Any, *, rows: Path) -> None:
+def _run(config: AlignConfig, settings: Any, *, rows: Path, cache: Path | None = None) -> None:
     from steerward.models.source import resolve_source
     from steerward.training.align.run import AlignRun, align
 
@@ -86,6 +86,7 @@ def _run(config: AlignConfig, settings: Any, *, rows: Path) -> None:
         validation=config.validation_file,
         name=config.name,
         tensorboard=config.tensorboard,
+        cache=cache,
     )
     with closing(_Terminal()) as terminal:
         report = align(run, _source(config, settings), terminal)

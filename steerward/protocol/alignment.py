@@ -51,6 +51,12 @@ class PolicyTraining(RequestModel):
     validation file, else from the training file, but never more than a tenth of it."""
     evaluation_steps: _Count = 20
     """Optimiser steps between these."""
+    max_tokens: _Count = 256
+    """Longest completion."""
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Of sampling."""
+    logged: list[Text] = []
+    """Further objectives, to be logged and measured only."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of everything that is drawn."""
 
@@ -58,18 +64,12 @@ class PolicyTraining(RequestModel):
 class OnlineSettings(PolicyTraining):
     """What the optimisers share that sample from the policy as it learns."""
 
-    logged: list[Text] = []
-    """Further objectives, to be logged and measured only."""
     steps: _Count = 100
     """Optimiser steps, if every batch is used once."""
     prompts_per_step: _Count = 8
     """Prompts of one batch, over all devices."""
     group_size: Annotated[int, Field(ge=2, le=1024)] = 8
     """Completions of one prompt, which are compared with each other."""
-    max_tokens: _Count = 256
-    """Longest completion."""
-    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """Of sampling."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of sampling."""
     updates_per_batch: Annotated[int, Field(ge=1, le=100)] = 1
@@ -255,8 +255,6 @@ class ModpoSettings(PolicyTraining):
     """Passes over the pairs."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     """Pairs in one optimiser step, over all devices."""
-    max_tokens: _Count = 256
-    """Longest completion, where the policy answers held-out prompts."""
 
     def swept(self, weight: float) -> ModpoSettings:
         """Return these settings with another weight of the preferred objective.

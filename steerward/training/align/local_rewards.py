@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import PartialState
 
 from steerward.models.checkpoint import load_reward_model
+from steerward.models.source import weight_version
 from steerward.protocol.alignment import SCORE
 from steerward.training.align.checks import check_known
 from steerward.training.align.columns import RewardSource
@@ -30,4 +31,5 @@ def local_source(folder: Path) -> RewardSource:
         )
         return ModelColumns(RewardModelScorer(model, with_score=SCORE in names), names).functions
 
+    source.version = weight_version(folder)  # pyright: ignore[reportFunctionMemberAccess]
     return source

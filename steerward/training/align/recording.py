@@ -32,7 +32,7 @@ class Recording(TrainerCallback):
     """Writes the folder of a run.
 
     Args:
-        writer: Of the folder.
+        writer: Of the folder, in the first process.
         held_out: Prompts that the policy answers; None measures nothing.
         evaluation_steps: Optimiser steps between evaluations.
         identity: Of the work, for its checkpoints.
@@ -42,7 +42,7 @@ class Recording(TrainerCallback):
 
     def __init__(
         self,
-        writer: RunWriter,
+        writer: RunWriter | None,
         held_out: HeldOut | None,
         *,
         evaluation_steps: int,
@@ -57,11 +57,12 @@ class Recording(TrainerCallback):
         self._processes = processes
         self._observer = observer
         self.rewards: dict[str, float] = {}
+        self.tokens = 0
 
     def on_train_begin(self, args: Any, state: TrainerState, *given: Any, **more: Any) -> None:
         """Drop what a run that was broken off wrote after its checkpoint; measure the start."""
         del args, given
-        if self._processes.is_main_process:
+        if self._writer is not None:
             self._writer.drop_after(state.global_step)
         if state.global_step == 0:
             self._measure(more["model"], 0)
@@ -77,7 +78,8 @@ class Recording(TrainerCallback):
                 f"step {state.global_step} has loss {metrics['loss']} and gradient norm "
                 f"{metrics.get('grad_norm')}; lower learning_rate"
             )
-        if self._processes.is_main_process:
+        self.tokens = int(metrics.get("num_tokens", 0))
+        if self._writer is not None:
             self._writer.log(state.global_step, metrics)
             if self._observer is not None:
                 self._observer.stepped(state.global_step, state.max_steps, metrics)
@@ -99,7 +101,7 @@ class Recording(TrainerCallback):
     def _measure(self, model: Any, step: int) -> None:
         if self._held_out is None:
             return
-        if self._processes.is_main_process:
+        if self._writer is not None:
             found = self._held_out.measure(getattr(model, "module", model))
             self._writer.evaluate(step, rewards=found.rewards, characters=found.characters)
             self.rewards = found.means()

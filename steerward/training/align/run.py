@@ -52,6 +52,8 @@ class AlignRun:
     """Of the run, in reports; None: the method."""
     tensorboard: bool = False
     """Whether the logs are written for TensorBoard as well."""
+    cache: Path | None = None
+    """Folder for what several runs share, such as margins; None: `out`."""
 
     def identity(self) -> str:
         """Return what a checkpoint must be of, for training to go on from it."""

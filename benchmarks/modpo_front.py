@@ -1,0 +1,267 @@
+"""MODPO on two objectives that conflict: does a sweep over weights trace the front between them?
+
+    python -m benchmarks.modpo_front [--prompts FILE.jsonl.gz] [--out FILE.json] [--plot FILE.png]
+
+The policy in the package answers training prompts several times; the reward model in it, `pocket`,
+scores the answers, and pairs of them are preferred by one objective or the other. DPO on the second
+objective's pairs gives the margins (its implicit rewards, as in the paper); then MODPO trains on
+the first objective's pairs with each weight. The ends of the front are DPO on each: at a weight of
+1 it must be the same as MODPO, number by number, and that is checked. Before and after each
+training the policy answers held-out prompts. Rewards are told in standard deviations of the reward
+model's reference; several seeds; intervals are 95 %, of the mean over seeds by resampling prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from benchmarks.command import main
+from benchmarks.modpo_front_tables import summarise
+from benchmarks.modpo_pairs import (
+    Objective,
+    answers_of,
+    correlations,
+    most_conflicting,
+    pairs_of,
+    rewards_of,
+)
+from benchmarks.prompts import prompts_of
+from steerward.models.checkpoint import load_reward_model
+from steerward.models.source import resolve_source
+from steerward.training.align.implicit_rewards import AdapterMargins
+from steerward.training.align.margin_sources import ColumnMargins
+from steerward.training.align.margins import MarginSource
+from steerward.training.align.modpo import Tradeoff
+from steerward.training.align.modpo_sweep import sweep
+from steerward.training.align.modpo_trainer import modpo_config
+from steerward.training.align.reference_trainer import padded_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is trained and measured."""
+
+    prompts: str = ""
+    """JSON lines with prompt, split and source; default: questions of our own."""
+    sources: str = "self_dialogue,just_eval"
+    policy: str = "pocket-policy"
+    reward_model: str = "pocket"
+    first: str = "helpfulness"
+    """Objective of the pairs; a minus before it means that less is better."""
+    second: str = "-verbosity"
+    """Objective of the margins; "auto" takes the one that conflicts most with the first."""
+    margins: str = "implicit"
+    """Of the DPO policy of the second objective; or "explicit", of the reward model itself."""
+    weights: str = "0.1,0.3,0.5,0.7,0.9"
+    """Of the first objective; the second has the rest."""
+    training_prompts: int = 64
+    samples: int = 8
+    pairs_per_prompt: int = 6
+    held_out: int = 96
+    max_tokens: int = 64
+    seeds: int = 3
+    steps: int = 20
+    batch_size: int = 16
+    beta: float = 0.1
+    learning_rate: float = 1e-3
+    lora_rank: int = 16
+    plot: str = ""
+
+
+def run(setting: Setting, work: Path) -> dict[str, Any]:
+    """Return the front with intervals, and how the endpoints compare."""
+    found = [Seed(setting, work / str(seed), seed=seed).measure() for seed in range(setting.seeds)]
+    return summarise(found, plot=setting.plot)
+
+
+class Seed:
+    """Everything that one seed draws: samples, pairs, adapters, order."""
+
+    def __init__(self, setting: Setting, work: Path, *, seed: int) -> None:
+        self._setting, self._work, self._seed = setting, work, seed
+        self._policy = resolve_source(setting.policy)
+        self._tokenizer: Any = padded_tokenizer(self._policy)
+        self._reward_model = load_reward_model(setting.reward_model, device="cpu")
+        self._training, self._held_out = prompts_of(
+            setting.prompts,
+            sources=setting.sources,
+            training=setting.training_prompts,
+            held_out=setting.held_out,
+        )
+        self._first = Objective(setting.first)
+        self._second = Objective(setting.second)
+
+    def measure(self) -> dict[str, Any]:
+        """Train both ends and everything between; return rewards of held-out prompts by way."""
+        pairs, conflict = self._pairs()
+        ends = {
+            told: self._dpo(data, self._work / f"dpo{place}")
+            for place, (told, data) in enumerate(pairs.items())
+        }
+        first, second = pairs
+        tradeoffs = [
+            Tradeoff((first, second), (own, 1.0 - own))
+            for own in [*map(float, self._setting.weights.split(",")), 1.0]
+        ]
+        folders = sweep(
+            tradeoffs,
+            pairs=pairs[first],
+            sources=[self._source(second, ends[second][0])],
+            policy=self._policy,
+            out=self._work / "modpo",
+            training=self._training_settings(),
+            adapter=self._adapter(),
+            evaluate=self._evaluate,
+        )
+        evaluations = [_lines(folder / "evaluations.jsonl") for folder in folders]
+        points = {
+            f"w={one.own:g}": each[-1] for one, each in zip(tradeoffs, evaluations, strict=True)
+        }
+        return {
+            "objectives": [first, second],
+            "correlations": conflict,
+            "pairs": {told: len(data) for told, data in pairs.items()},
+            "points": {
+                "start": evaluations[0][0],
+                f"DPO {second}": ends[second][1],
+                **points,
+                f"DPO {first}": ends[first][1],
+            },
+            "terms": {
+                f"w={one.own:g}": _terms(folder)
+                for one, folder in zip(tradeoffs, folders, strict=True)
+            },
+            "endpoint_difference": _difference(ends[first][0], folders[-1] / "policy"),
+        }
+
+    def _pairs(self) -> tuple[dict[str, Dataset], dict[str, float]]:
+        """Return pairs by objective, and how the others go with the first."""
+        setting = self._setting
+        prompts = [prompt for prompt in self._training for _ in range(setting.samples)]
+        model = self._model()
+        answers = answers_of(
+            model, self._tokenizer, prompts, max_tokens=setting.max_tokens, seed=self._seed
+        )
+        rewards = rewards_of(self._reward_model, prompts, answers)
+        conflict = correlations(rewards, self._first, group=setting.samples)
+        if setting.second == "auto":
+            self._second = most_conflicting(conflict)
+        found = {
+            one.told: pairs_of(
+                prompts,
+                answers,
+                one.sign * rewards[one.name],
+                group=setting.samples,
+                num=setting.pairs_per_prompt,
+                seed=self._seed,
+            )
+            for one in (self._first, self._second)
+        }
+        return found, conflict
+
+    def _dpo(self, pairs: Dataset, folder: Path) -> tuple[Path, Mapping[str, Any]]:
+        """Train with TRL's own trainer; return the adapter's folder and what was measured."""
+        trainer = DPOTrainer(
+            model=self._model(),
+            args=modpo_config(folder / "checkpoints", self._training_settings()),
+            train_dataset=pairs,
+            processing_class=self._tokenizer,
+            peft_config=self._adapter(),
+        )
+        trainer.train()
+        model: Any = trainer.model
+        model.save_pretrained(str(folder / "policy"))
+        return folder / "policy", self._evaluate(model.eval())
+
+    def _source(self, second: str, adapter: Path) -> MarginSource:
+        if self._setting.margins == "implicit":
+            return AdapterMargins(self._policy, {second: adapter}, beta=self._setting.beta)
+
+        def explicit(prompts: Any, completions: Any, **_: Any) -> list[float]:
+            texts = [[turns[-1]["content"] for turns in each] for each in (prompts, completions)]
+            return self._rewards(*texts)[second]
+
+        explicit.__name__ = second
+        return ColumnMargins([explicit], version=self._reward_model.weight_version)
+
+    def _evaluate(self, model: Any) -> dict[str, Any]:
+        setting = self._setting
+        # The same draws for all, so that differences are those of the weights.
+        answers = answers_of(
+            model, self._tokenizer, self._held_out, max_tokens=setting.max_tokens, seed=0
+        )
+        found = self._rewards(self._held_out, answers)
+        told = ", ".join(f"{name} {np.mean(values):+.3f}" for name, values in found.items())
+        print(f"seed {self._seed}: {told}", file=sys.stderr)
+        return {"rewards": found, "characters": [len(answer) for answer in answers]}
+
+    def _rewards(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+        rewards = rewards_of(self._reward_model, prompts, answers)
+        both = self._first, self._second
+        return {one.told: (one.sign * rewards[one.name]).tolist() for one in both}
+
+    def _model(self) -> Any:
+        return AutoModelForCausalLM.from_pretrained(self._policy, dtype=torch.float32).eval()
+
+    def _adapter(self) -> LoraConfig:
+        return LoraConfig(
+            task_type="CAUSAL_LM",
+            r=self._setting.lora_rank,
+            lora_alpha=2 * self._setting.lora_rank,
+            target_modules="all-linear",
+        )
+
+    def _training_settings(self) -> dict[str, Any]:
+        setting = self._setting
+        return {
+            "beta": setting.beta,
+            "max_steps": setting.steps,
+            "per_device_train_batch_size": setting.batch_size,
+            "learning_rate": setting.learning_rate,
+            "lr_scheduler_type": "cosine",
+            "seed": self._seed,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "use_cpu": True,
+            "bf16": False,
+            "disable_tqdm": True,
+            "activation_checkpointing": False,
+        }
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _terms(folder: Path) -> dict[str, float]:
+    """Return how large both terms of the logit were on average."""
+    logged = [one["metrics"] for one in _lines(folder / "log.jsonl")]
+    return {
+        name: float(np.mean([one[name] for one in logged if name in one]))
+        for name in ("modpo/implicit", "modpo/margin")
+    }
+
+
+def _difference(one: Path, other: Path) -> float:
+    """Return the largest difference of two adapters' numbers."""
+    first, second = (load_file(folder / "adapter_model.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+if __name__ == "__main__":
+    main(Setting, run)

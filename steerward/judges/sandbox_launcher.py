@@ -1,0 +1,220 @@
+"""Runs one program and its tests as isolated as the machine allows; started by path, not imported.
+
+`sandbox` starts this file as `python -I -S`: it knows the standard library only. Three processes:
+the launcher, the first process of a new process namespace, whose end kills all others in it, and
+the program. What is written to the report: a line of JSON with the isolation that is in force,
+before the program runs; and the token, after its tests have passed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import traceback
+import types
+from typing import Any
+
+# From linux/sched.h, sys/mount.h, linux/mount.h, linux/prctl.h and linux/capability.h.
+_NEW_MOUNTS, _NEW_USERS, _NEW_PROCESSES = 0x00020000, 0x10000000, 0x20000000
+_NEW_NETWORK, _NEW_MESSAGES = 0x40000000, 0x08000000
+_NO_SUID, _NO_DEVICES, _BIND, _RECURSIVE, _PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
+_SYS_MOUNT_SETATTR, _AT_CWD, _AT_RECURSIVE, _READ_ONLY = 442, -100, 0x8000, 0x1
+_PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES, _CAPABILITY_VERSION = 1, 38, 0x20080522
+
+_SYSTEM_FOLDERS = ("/usr", "/bin", "/lib", "/lib32", "/lib64")
+_SYSTEM_FILES = ("/etc/ld.so.cache", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+# Users that nobody is; the second, where a container knows few.
+_USERS = ((1_000_000_000, 500_000_000), (30_000, 30_000))
+_MOST_OPEN_FILES = 64
+_FAILED, _STOPPED = 1, 70
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    """Isolate, run, and end with the program's status."""
+    settings: dict[str, Any] = json.loads(sys.argv[1])
+    if (user := settings.get("end_user")) is not None:
+        os.setresuid(user, user, user)
+        os.kill(-1, signal.SIGKILL)
+        return
+    _die_with_parent()
+    isolation = _leave_namespaces()
+    if "processes" in isolation:
+        _continue_in_child()
+    if "files" in isolation and not _enter_own_root(settings["file_bytes"]):
+        isolation.discard("files")
+    _continue_in_child()
+    user = _become_nobody()
+    if user is not None:
+        isolation.add("user")
+    if missing := set(settings["must_isolate"]) - isolation:
+        sys.exit(f"this machine does not isolate {', '.join(sorted(missing))}")
+    _restrict(settings)
+    # What cannot be read would fail every program that imports something.
+    with open(os.__file__, "rb"):
+        pass
+    started = json.dumps({"isolation": sorted(isolation), "user": user})
+    os.write(settings["report"], f"{started}\n".encode())
+    _run(settings)
+
+
+def _continue_in_child() -> None:
+    """Go on in a new process, for which this one waits, to end as it did."""
+    child = os.fork()
+    if child == 0:
+        _die_with_parent()
+        return
+    while True:
+        # The first process of a namespace is also given the orphans.
+        ended, status = os.waitpid(-1, 0)
+        if ended == child:
+            os._exit(_STOPPED if status else 0)
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
+
+def _leave_namespaces() -> set[str]:
+    """Leave the machine's network, processes and mounts; return what was left."""
+    flags = _NEW_NETWORK | _NEW_PROCESSES | _NEW_MOUNTS | _NEW_MESSAGES
+    user, group = os.geteuid(), os.getegid()
+    if user == 0 and _libc.unshare(flags) == 0:
+        return {"network", "processes", "files"}
+    if _libc.unshare(flags | _NEW_USERS) != 0:
+        return set()
+    maps = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+    for name, line in maps.items():
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(line)
+    return {"network", "processes", "files"}
+
+
+def _enter_own_root(max_bytes: int) -> bool:
+    """Change to a root of the interpreter, the system's libraries, and an empty /tmp in memory.
+
+    All but /tmp is read-only.
+    """
+    root = os.getcwd()
+    try:
+        _mount("/", flags=_RECURSIVE | _PRIVATE)
+        _mount(root, kind="tmpfs", flags=_NO_SUID, options="size=1m,mode=755")
+        for path in _SYSTEM_FOLDERS:
+            if os.path.islink(path):
+                os.symlink(os.readlink(path), root + path)
+            elif os.path.isdir(path):
+                _bind(path, root)
+        for path in (*_SYSTEM_FILES, sys.base_prefix):
+            if os.path.exists(path):
+                _bind(path, root)
+        os.makedirs(f"{root}/tmp", exist_ok=True)
+        _set_read_only(root)
+        options = f"size={max_bytes},mode=1777"
+        _mount(f"{root}/tmp", kind="tmpfs", flags=_NO_SUID | _NO_DEVICES, options=options)
+        os.chroot(root)
+    except OSError:
+        return False
+    os.chdir("/tmp")
+    return True
+
+
+def _bind(path: str, root: str) -> None:
+    target = root + path
+    if os.path.isdir(path):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "xb"):
+            pass
+    _mount(target, source=path, flags=_BIND | _RECURSIVE)
+
+
+def _mount(
+    target: str, *, source: str = "none", kind: str = "", flags: int, options: str = ""
+) -> None:
+    texts = [text.encode() for text in (source, target, kind)]
+    if _libc.mount(*texts, ctypes.c_ulong(flags), options.encode()) != 0:
+        raise OSError(ctypes.get_errno(), "mount", target)
+
+
+def _set_read_only(root: str) -> None:
+    attributes = struct.pack("=QQQQ", _READ_ONLY, 0, 0, 0)
+    place = (_AT_CWD, root.encode(), _AT_RECURSIVE)
+    if _libc.syscall(_SYS_MOUNT_SETATTR, *place, attributes, len(attributes)) != 0:
+        raise OSError(ctypes.get_errno(), "mount_setattr", root)
+
+
+def _become_nobody() -> int | None:
+    """Become a user that nobody else is, if root may and that user can read the interpreter."""
+    if os.geteuid() != 0:
+        return None
+    for first, count in _USERS:
+        user = first + int.from_bytes(os.urandom(4), "big") % count
+        try:
+            os.seteuid(user)
+        except OSError:
+            continue
+        is_readable = os.access(os.__file__, os.R_OK, effective_ids=True)
+        os.seteuid(0)
+        if is_readable:
+            os.chown(".", user, user)
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+            return user
+    return None
+
+
+def _restrict(settings: dict[str, Any]) -> None:
+    """Give up every capability and set the limits, which a program can lower only."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    _libc.capset(header, bytes(24))
+    _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    # Forgotten by the kernel where the user changed.
+    _die_with_parent()
+    os.umask(0o077)
+    cpu_s = settings["cpu_s"]
+    limits = {
+        resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),
+        resource.RLIMIT_AS: settings["memory_bytes"],
+        resource.RLIMIT_FSIZE: settings["file_bytes"],
+        resource.RLIMIT_NPROC: settings["processes"],
+        resource.RLIMIT_NOFILE: _MOST_OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    for which, limit in limits.items():
+        resource.setrlimit(which, limit if isinstance(limit, tuple) else (limit, limit))
+
+
+def _run(settings: dict[str, Any]) -> None:
+    """Run the program, then its tests in the same module; report the token if all went well."""
+    sys.argv = ["program"]
+    module = types.ModuleType("program")
+    # Dataclasses and pickle look a class's module up by its name.
+    sys.modules["program"] = module
+    try:
+        exec(compile(_read(settings["program"]), "program", "exec"), module.__dict__)
+        # Read only now: a program that ends the process early has not seen the token.
+        token, _, tests = _read(settings["tests"]).partition("\n")
+        exec(compile(tests, "tests", "exec"), module.__dict__)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(_FAILED)
+    os.write(settings["report"], f"{token}\n".encode())
+    os._exit(0)
+
+
+def _read(file: int) -> str:
+    with open(file, "rb") as content:
+        return content.read().decode()
+
+
+if __name__ == "__main__":
+    main()
