@@ -20,7 +20,8 @@ PERFORMANCE = ROOT / "docs" / "performance.md"
 STEERING = ROOT / "docs" / "steering.md"
 FINE_TUNING = ROOT / "docs" / "fine-tuning.md"
 PIPELINES = ROOT / "docs" / "pipelines.md"
-PAGES = (README, PERFORMANCE, STEERING, FINE_TUNING, PIPELINES)
+ALIGNMENT = ROOT / "docs" / "alignment.md"
+PAGES = (README, PERFORMANCE, STEERING, FINE_TUNING, PIPELINES, ALIGNMENT)
 RESULTS = ROOT / "benchmarks" / "results"
 
 _METHODS = {

