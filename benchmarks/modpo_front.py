@@ -40,7 +40,7 @@ from benchmarks.modpo_pairs import (
 )
 from benchmarks.prompts import prompts_of
 from steerward.models.checkpoint import load_reward_model
-from steerward.models.source import resolve_source
+from steerward.models.source import resolve_source, weight_version
 from steerward.training.align.implicit_rewards import AdapterMargins
 from steerward.training.align.margin_sources import ColumnMargins
 from steerward.training.align.margins import MarginSource
@@ -93,6 +93,7 @@ class Seed:
     def __init__(self, setting: Setting, work: Path, *, seed: int) -> None:
         self._setting, self._work, self._seed = setting, work, seed
         self._policy = resolve_source(setting.policy)
+        self._version = weight_version(self._policy)
         self._tokenizer: Any = padded_tokenizer(self._policy)
         self._reward_model = load_reward_model(setting.reward_model, device="cpu")
         self._training, self._held_out = prompts_of(
@@ -214,6 +215,8 @@ class Seed:
         return {one.told: (one.sign * rewards[one.name]).tolist() for one in both}
 
     def _model(self) -> Any:
+        if weight_version(self._policy) != self._version:
+            raise SystemExit(f"{self._policy} has changed; its trainings would not begin alike")
         return AutoModelForCausalLM.from_pretrained(self._policy, dtype=torch.float32).eval()
 
     def _adapter(self) -> LoraConfig:

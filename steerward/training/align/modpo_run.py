@@ -1,30 +1,25 @@
-"""The folder of one run: settings, what was logged, what was measured, and the policy."""
+"""The folder of one run of a sweep: settings, what was logged and measured, and the policy."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from transformers import TrainerCallback
 
 from steerward.protocol.errors import SteerwardError
-from steerward.training.files import write_json
-from steerward.training.sft_folder import mark_complete, whole_folder
-from steerward.training.sft_policy import save_adapter, save_policy
+from steerward.training.align.policies import save_aligned
+from steerward.training.align.run_folder import (
+    POLICY_FOLDER,
+    SETTINGS_FILE,
+    RunWriter,
+    read_settings,
+)
+from steerward.training.sft_folder import mark_complete
 
 Evaluate = Callable[[Any], Mapping[str, Any]]
 """Given a model; returns `rewards`, lists by column, and `characters`, of held-out prompts."""
-
-_SETTINGS, _LOG, _EVALUATIONS, _POLICY = (
-    "settings.json",
-    "log.jsonl",
-    "evaluations.jsonl",
-    "policy",
-)
 
 
 class RunFolder:
@@ -46,88 +41,57 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is a policy, trained with these settings."""
-        self.check()
-        return (self.path / _POLICY).is_dir()
-
-    def check(self) -> None:
-        """Refuse a folder that is of another run.
+        """Whether there is a policy, trained with these settings.
 
         Raises:
-            SteerwardError: If it is.
+            SteerwardError: If the folder is of another run.
         """
-        known = self.path / _SETTINGS
-        if known.is_file():
-            found = json.loads(known.read_text(encoding="utf-8"))
+        if (self.path / SETTINGS_FILE).is_file():
+            found = read_settings(self.path).model_extra or {}
             if found.get("identity") != self._settings["identity"]:
                 raise SteerwardError(
                     f"{self.path} holds a run with other pairs, policy or settings; move it away, "
                     "or give another folder"
                 )
+        return (self.path / POLICY_FOLDER).is_dir()
 
-    def open(self) -> None:
-        """Write the settings."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / _SETTINGS, self._settings)
-
-    def write_evaluations(self, evaluations: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
-        """Write what was measured at which step."""
-        _write_lines(
-            self.path / _EVALUATIONS, [{"step": step, **found} for step, found in evaluations]
-        )
-
-    def write_log(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write all that was logged so far."""
-        _write_lines(self.path / _LOG, [_logged(entry) for entry in history])
-
-    def append_log(self, entry: Mapping[str, Any]) -> None:
-        """Add what has just been logged."""
-        with (self.path / _LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_logged(entry)) + "\n")
+    def writer(self) -> RunWriter:
+        """Write the settings, and return what writes the rest."""
+        return RunWriter(self.path, self._settings)
 
     def save(self, model: Any, state: Mapping[str, Any], *, base: Path) -> None:
         """Write the policy, in one step: from then on the run is finished."""
-        with whole_folder(self.path / _POLICY) as folder:
-            if isinstance(model, PeftModel):
-                save_adapter(model, dict(state), folder, base=base)
-            else:
-                save_policy(model, dict(state), folder, base=base)
+        save_aligned(model, self.path / POLICY_FOLDER, base=base, state=state)
 
 
 class RunLog(TrainerCallback):
-    """Keeps a run's log, and marks its checkpoints when all of one is on the disk."""
+    """Keeps a run's log, and marks its checkpoints when all of one is on the disk.
 
-    def __init__(self, run: RunFolder, *, identity: str) -> None:
-        self._run = run
+    Args:
+        writer: Of the folder, in the first process.
+        identity: Of the run.
+    """
+
+    def __init__(self, writer: RunWriter | None, *, identity: str) -> None:
+        self._writer = writer
         self._identity = identity
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forget what was logged after the checkpoint that training goes on from."""
         del args, control
-        if state.is_world_process_zero:
-            self._run.write_log(state.log_history)
+        if self._writer is not None:
+            self._writer.drop_after(state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Add a line."""
         del args, control
-        if state.is_world_process_zero and state.log_history:
-            self._run.append_log(state.log_history[-1])
+        logs = more.get("logs")
+        if self._writer is not None and logs:
+            self._writer.log(state.global_step, {key: float(value) for key, value in logs.items()})
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark the checkpoint."""
-        del args, control
-        if state.is_world_process_zero:
-            checkpoint = self._run.checkpoints / f"checkpoint-{state.global_step}"
+        del control
+        if self._writer is not None:
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             mark_complete(checkpoint, identity=self._identity)
-
-
-def _logged(entry: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = {key: float(value) for key, value in entry.items() if key != "step"}
-    return {"step": int(entry["step"]), "metrics": metrics}
-
-
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
-    temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, path)

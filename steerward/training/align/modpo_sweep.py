@@ -26,12 +26,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
 
 from steerward.models.pretrained import load_pretrained
 from steerward.models.source import weight_version
-from steerward.protocol.errors import InvalidRequest, brief
+from steerward.protocol.errors import CheckpointRefused, InvalidRequest, brief
 from steerward.training.align.margins import MarginSource, margin_names, with_margins
 from steerward.training.align.modpo import Tradeoff, check_losses
 from steerward.training.align.modpo_run import Evaluate, RunFolder, RunLog
 from steerward.training.align.modpo_trainer import MODPOTrainer, modpo_config
 from steerward.training.align.reference_trainer import padded_tokenizer, with_reference
+from steerward.training.align.run_folder import RunWriter
 from steerward.training.sft_folder import complete_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -75,12 +76,14 @@ def sweep(
             raise InvalidRequest(f"a sweep sets {name} itself; leave it out", param="training")
     settings = modpo_config(out, training)
     check_losses(list(settings.loss_type), divergence=settings.f_divergence_type)
+    version = weight_version(policy)
     with PartialState().main_process_first():
         pairs = with_margins(pairs, sources, cache=out / "margins.jsonl")
         pairs = with_reference(
             pairs, policy=policy, training=training, cache=out / "reference.safetensors"
         )
-    runs = _Runs(pairs, policy, training, adapter, evaluate, tuple(callbacks))
+    identity = _identity(pairs, version, training, adapter)
+    runs = _Runs(pairs, policy, version, identity, training, adapter, evaluate, tuple(callbacks))
     folders = [runs.folder(out, tradeoff) for tradeoff in tradeoffs]
     todo = [
         (folder, tradeoff)
@@ -124,6 +127,9 @@ class _Runs:
 
     pairs: Dataset
     policy: Path
+    version: str
+    """Of the policy's weights."""
+    identity: str
     training: Mapping[str, Any]
     adapter: LoraConfig | None
     evaluate: Evaluate | None
@@ -154,9 +160,9 @@ class _Runs:
         checkpoint: Path | None = None
         with state.main_process_first():
             checkpoint = complete_checkpoint(folder.checkpoints, identity=identity)
-        if state.is_main_process:
-            folder.open()
-            folder.write_evaluations([] if start is None else [(0, start)])
+        writer = folder.writer() if state.is_main_process else None
+        if writer is not None and start is not None and checkpoint is None:
+            _evaluate(writer, 0, start)
         trainer = MODPOTrainer(
             tradeoff=tradeoff,
             args=modpo_config(folder.checkpoints, self.training),
@@ -164,42 +170,51 @@ class _Runs:
             model=self._model(),
             processing_class=padded_tokenizer(self.policy),
             peft_config=copy.deepcopy(self.adapter),
-            callbacks=[RunLog(folder, identity=identity), *self.callbacks],
+            callbacks=[RunLog(writer, identity=identity), *self.callbacks],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        self._finish(trainer, folder, start)
+        self._finish(trainer, folder, writer)
 
-    def _finish(
-        self, trainer: MODPOTrainer, folder: RunFolder, start: Mapping[str, Any] | None
-    ) -> None:
+    def _finish(self, trainer: MODPOTrainer, folder: RunFolder, writer: RunWriter | None) -> None:
         model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         found = None if self.evaluate is None else self.evaluate(model.eval())
         # All processes give their part of the weights; one writes.
         weights: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        if trainer.is_world_process_zero():
-            if start is not None and found is not None:
-                folder.write_evaluations([(0, start), (trainer.state.global_step, found)])
+        if writer is not None:
+            if found is not None:
+                _evaluate(writer, trainer.state.global_step, found)
             folder.save(model, weights, base=self.policy)
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
 
     def _model(self) -> PreTrainedModel:
+        if weight_version(self.policy) != self.version:
+            raise CheckpointRefused(
+                f"{self.policy} has changed since the sweep began, and its runs would not begin "
+                "alike; copy it to a folder that nobody writes to, and sweep anew"
+            )
         return load_pretrained(
             AutoModelForCausalLM, self.policy, what="policy", dtype=torch.float32
         )
 
     def _identity(self, tradeoff: Tradeoff) -> str:
-        told = [
-            weight_version(self.policy),
-            dict(self.training),
-            None if self.adapter is None else self.adapter.to_dict(),
-            tradeoff.names,
-            tradeoff.weights,
-        ]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=_plain).encode())
-        for row in self.pairs:
-            digest.update(json.dumps(row, sort_keys=True, default=repr).encode())
-        return digest.hexdigest()
+        told = json.dumps([self.identity, tradeoff.names, tradeoff.weights])
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _identity(
+    pairs: Dataset, version: str, training: Mapping[str, Any], adapter: LoraConfig | None
+) -> str:
+    """Return what all numbers of a sweep depend on, but for the weights."""
+    told = [version, dict(training), None if adapter is None else adapter.to_dict()]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=_plain).encode())
+    for row in pairs:
+        digest.update(json.dumps(row, sort_keys=True, default=repr).encode())
+    return digest.hexdigest()
+
+
+def _evaluate(writer: RunWriter, step: int, found: Mapping[str, Any]) -> None:
+    writer.evaluate(step, rewards=found["rewards"], characters=found["characters"])
 
 
 def _plain(value: Any) -> Any:
