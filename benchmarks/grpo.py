@@ -11,9 +11,6 @@ seeds; intervals are 95 %, of the mean over seeds by resampling prompts.
 
 from __future__ import annotations
 
-import gzip
-import json
-import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.command import main, table
-from benchmarks.dialogues import QUESTIONS
+from benchmarks.prompts import prompts_of
 from benchmarks.served import Process
 from steerward.clients import Client
 from steerward.clients.trl import reward_funcs
@@ -68,18 +65,7 @@ def run(setting: Setting, work: Path) -> dict[str, Any]:
 
 
 def _prompts(setting: Setting) -> tuple[list[str], list[str]]:
-    if not setting.prompts:
-        half = len(QUESTIONS) // 2
-        return QUESTIONS[:half], QUESTIONS[half:][: setting.held_out]
-    wanted = setting.sources.split(",")
-    by_split: dict[str, set[str]] = {"train": set(), "test": set()}
-    with gzip.open(setting.prompts, "rt", encoding="utf-8") as file:
-        for row in map(json.loads, file):
-            if row["source"] in wanted and len(row["prompt"]) <= 300:
-                by_split[row["split"]].add(row["prompt"])
-    order = random.Random(0)
-    training, held_out = (order.sample(sorted(found), len(found)) for found in by_split.values())
-    return training, held_out[: setting.held_out]
+    return prompts_of(setting.prompts, sources=setting.sources, held_out=setting.held_out)
 
 
 def _train(

@@ -9,6 +9,7 @@ from steerward.jobs.records import new_id
 from steerward.jobs.tables import files, job_metadata, jobs
 from steerward.protocol.errors import NotFound, brief
 from steerward.protocol.fine_tuning import JobProgress, JobRequest
+from steerward.protocol.rsf import RsfSettings
 
 
 def create(connection: Connection, request: JobRequest, *, seed: int) -> str:
@@ -17,10 +18,12 @@ def create(connection: Connection, request: JobRequest, *, seed: int) -> str:
     Raises:
         NotFound: If one of its files is not there, or is deleted at this moment.
     """
-    settings = request.method.rsf
+    settings = request.method.settings
+    is_rsf = isinstance(settings, RsfSettings)
+    sft_file = settings.sft_file if is_rsf else None
     _hold_file(connection, request.training_file, param="training_file")
     _hold_file(connection, request.validation_file, param="validation_file")
-    _hold_file(connection, settings.sft_file, param="method.rsf.sft_file")
+    _hold_file(connection, sft_file, param="method.rsf.sft_file")
     job_id = new_id("ftjob")
     connection.execute(
         insert(jobs).values(
@@ -31,13 +34,15 @@ def create(connection: Connection, request: JobRequest, *, seed: int) -> str:
             created_at=database_time(connection),
             training_file=request.training_file,
             validation_file=request.validation_file,
-            sft_file=settings.sft_file,
+            sft_file=sft_file,
             result_files=[],
             seed=seed,
             suffix=request.suffix,
             metadata=request.metadata,
-            settings=settings.model_dump(),
-            progress=JobProgress(iterations=settings.iterations).model_dump(),
+            method=request.method.type,
+            # The seed of trainers is among their settings: what is told there is what is used.
+            settings=settings.model_dump() if is_rsf else {**settings.model_dump(), "seed": seed},
+            progress=JobProgress(iterations=settings.iterations if is_rsf else 0).model_dump(),
         )
     )
     for key, value in (request.metadata or {}).items():

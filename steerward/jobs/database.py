@@ -38,6 +38,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from steerward.jobs.tables import METADATA, SCHEMA_VERSION, schema_version
+from steerward.jobs.upgrades import upgrade
 from steerward.protocol.errors import InvalidRequest, NotReady, SteerwardError, StorageFull
 
 _WAIT_S = 30.0
@@ -66,7 +67,7 @@ def _postgresql_time(element: DatabaseTime, compiler: Any, **options: Any) -> st
 
 
 def open_database(url: str) -> Engine:
-    """Return the database at a URL, its tables made if they are missing.
+    """Return the database at a URL, its tables made if they are missing, and brought up to date.
 
     Args:
         url: ``sqlite:///FILE`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
@@ -266,5 +267,7 @@ def _make_tables(connection: Connection, shown: str) -> None:
             f"{SCHEMA_VERSION}; upgrade Steerward, or use another database"
         )
     METADATA.create_all(connection, checkfirst=True)
-    if version is None:
+    if version is not None and version < SCHEMA_VERSION:
+        upgrade(connection, version=version)
+    elif version is None:
         connection.execute(insert(schema_version).values(id=1, version=SCHEMA_VERSION))

@@ -32,6 +32,7 @@ from steerward.protocol.fine_tuning import (
     JobRequest,
     ModelDeleted,
 )
+from steerward.protocol.rsf import RsfSettings
 
 ResultT = TypeVar("ResultT")
 ParametersT = ParamSpec("ParametersT")
@@ -41,7 +42,9 @@ _EVENTS_OF_A_LOOK = 200
 _ROWS: Mapping[FileContents, str] = {
     "prompts": "rows that end with a user turn",
     "conversations": "rows that end with the assistant's turn",
+    "preferences": "prompts with a chosen and a rejected response",
     "samples": "what a job sampled",
+    "metrics": "what a job logged and measured",
 }
 
 
@@ -97,13 +100,14 @@ class JobDesk:
             NotFound: If there is no file of an id.
             InvalidRequest: If a file holds something else, or the check finds something wrong.
         """
-        settings = request.method.rsf
-        await self._require(request.training_file, "prompts", param="training_file")
-        await self._require(request.validation_file, "prompts", param="validation_file")
-        await self._require(settings.sft_file, "conversations", param="method.rsf.sft_file")
+        settings = request.method.settings
+        needed: FileContents = "preferences" if request.method.type == "modpo" else "prompts"
+        await self._require(request.training_file, needed, param="training_file")
+        await self._require(request.validation_file, needed, param="validation_file")
+        if isinstance(settings, RsfSettings):
+            await self._require(settings.sft_file, "conversations", param="method.rsf.sft_file")
         await self._run(self._check, request)
-        given = (seed for seed in (settings.seed, request.seed) if seed is not None)
-        record = await self._run(self._store.create, request, seed=next(given, 0))
+        record = await self._run(self._store.create, request, seed=request.used_seed)
         self._on_change()
         return record.wire()
 

@@ -21,7 +21,7 @@ from steerward.jobs.records import check_id, missing, new_id
 from steerward.jobs.tables import files, jobs
 from steerward.jobs.upload import Upload
 from steerward.protocol.errors import DatasetRefused, InvalidRequest, NotFound
-from steerward.protocol.files import FileObject, FilePurpose
+from steerward.protocol.files import FileContents, FileObject, FilePurpose
 from steerward.protocol.fine_tuning import FINAL_STATUSES
 
 # Of what a killed upload left, so that none is removed that goes on beside.
@@ -70,8 +70,10 @@ class FileStore:
         keep = partial(self._keep, id=file_id, filename=filename, purpose="fine-tune")
         return Upload(part, keep, max_bytes=self._max_bytes, max_rows=self._max_rows)
 
-    def add_result(self, path: Path, *, filename: str, rows: int) -> FileObject:
-        """Move the samples that a job wrote in, as a file of their own.
+    def add_result(
+        self, path: Path, *, filename: str, rows: int, holds: FileContents = "samples"
+    ) -> FileObject:
+        """Move what a job wrote in, as a file of its own.
 
         Raises:
             SteerwardError: If the disk refuses.
@@ -83,7 +85,7 @@ class FileStore:
             id=new_id("file"),
             filename=filename,
             purpose="fine-tune-results",
-            holds="samples",
+            holds=holds,
             rows=rows,
             **values,
         )

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from steerward.jobs.database import database_time
-from steerward.jobs.records import FineTuned
+from steerward.jobs.records import FineTuned, JobRecord
 from steerward.jobs.tables import fine_tuned, jobs
 from steerward.protocol.errors import InvalidRequest, NotFound, brief
 from steerward.protocol.fine_tuning import FINAL_STATUSES
@@ -58,23 +58,29 @@ def owner_of(connection: Connection, name: str) -> str | None:
     made = connection.execute(select(fine_tuned.c.job_id).where(fine_tuned.c.name == name))
     if (job_id := made.scalar_one_or_none()) is not None:
         return job_id
-    query = select(jobs.c.id, jobs.c.model, jobs.c.status, jobs.c.suffix)
+    query = select(jobs.c.id, jobs.c.model, jobs.c.status, jobs.c.suffix, jobs.c.method)
     unfinished = query.where(jobs.c.status.not_in(FINAL_STATUSES)).order_by(jobs.c.sequence)
     for job in connection.execute(unfinished):
         begins_with_it = job.model == name and job.status in ("queued", "running")
-        is_making_it = name.startswith(_NAME_BEGIN) and name.endswith(_name_end(job.id, job.suffix))
+        end = _name_end(job.id, job.suffix or job.method)
+        is_making_it = name.startswith(_NAME_BEGIN) and name.endswith(end)
         if begins_with_it or is_making_it:
             return job.id
     return None
 
 
-def fine_tuned_name(base: str, job_id: str, suffix: str | None) -> str:
-    """Return the name of the policy that a job makes, in OpenAI's manner."""
-    return f"{_NAME_BEGIN}{base}{_name_end(job_id, suffix)}"
+def fine_tuned_name(base: str, job: JobRecord) -> str:
+    """Return the name of the policy that a job makes, in OpenAI's manner.
+
+    Args:
+        base: Name of the policy that is served, of which the job's model may be a variant.
+        job: Whose suffix, or else its method, is part of the name.
+    """
+    return f"{_NAME_BEGIN}{base}{_name_end(job.id, job.suffix or job.method)}"
 
 
-def _name_end(job_id: str, suffix: str | None) -> str:
-    return f":{suffix or 'rsf'}:{job_id[-8:]}"
+def _name_end(job_id: str, word: str) -> str:
+    return f":{word}:{job_id[-8:]}"
 
 
 def remove(connection: Connection, name: str) -> None:

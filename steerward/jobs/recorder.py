@@ -90,11 +90,13 @@ class Recorder:
 
     def published(self, iteration: IterationProgress, folder: Path, weight_version: str) -> None:
         """Take note that the policy of an iteration is served."""
-        metrics = {
+        metrics: dict[str, float | None] = {
             "train_loss": iteration.loss,
             "kl": iteration.kl,
             "direction_score": iteration.direction_score,
         }
+        if self._record.method != "rsf":
+            metrics = {**iteration.rewards}
 
         def add() -> None:
             self._store.add_checkpoint(
@@ -154,10 +156,12 @@ class Recorder:
 
 
 def estimated_finish(progress: JobProgress, *, now: float) -> int | None:
-    """Return when a job may be done, in seconds since 1970: iterations take alike.
+    """Return when a job may be done, in seconds since 1970: iterations, or steps, take alike.
 
-    None before the first iteration is done.
+    None before the first iteration is done, or the first steps are.
     """
+    if progress.steps_per_s is not None and progress.step != "done":
+        return round(now + (progress.total - progress.done) / progress.steps_per_s)
     whole = [one for one in progress.history if one.iteration >= 1 and "swap" in one.seconds]
     if not whole or progress.step == "done":
         return None

@@ -11,8 +11,15 @@ from sqlalchemy import Row
 
 from steerward.jobs.states import JobState, PendingRequest
 from steerward.protocol.errors import NotFound, brief
-from steerward.protocol.fine_tuning import Job, JobError, JobProgress, JobStatus
-from steerward.protocol.rsf import RsfSettings
+from steerward.protocol.fine_tuning import (
+    SETTINGS,
+    Job,
+    JobError,
+    JobMethod,
+    JobProgress,
+    JobStatus,
+    MethodSettings,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,9 @@ class JobRecord:
     seed: int
     suffix: str | None
     metadata: dict[str, str] | None
-    settings: RsfSettings
+    method: JobMethod
+    settings: MethodSettings
+    """Of the method."""
     progress: JobProgress
     request: PendingRequest
     """What it was asked for and has not done yet."""
@@ -59,7 +68,7 @@ class JobRecord:
             result_files=list(self.result_files),
             trained_tokens=self.trained_tokens,
             seed=self.seed,
-            method={"type": "rsf", "rsf": self.settings.model_dump(mode="json")},
+            method={"type": self.method, self.method: self.settings.model_dump(mode="json")},
             metadata=self.metadata,
             estimated_finish=self.estimated_finish,
             progress=self.progress,
@@ -98,7 +107,8 @@ def job_record(row: Row[Any]) -> JobRecord:
         seed=values["seed"],
         suffix=values["suffix"],
         metadata=values["metadata"],
-        settings=RsfSettings.model_validate(values["settings"]),
+        method=values["method"],
+        settings=SETTINGS[values["method"]].model_validate(values["settings"]),
         progress=JobProgress.model_validate(values["progress"]),
         request=values["request"],
         estimated_finish=values["estimated_finish"],

@@ -27,8 +27,9 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 1
-"""Of the tables below; a database with a higher one was made by a later Steerward."""
+SCHEMA_VERSION = 2
+"""Of the tables below; a database with a higher one was made by a later Steerward, and one with a
+lower one is brought up to it by `steerward.jobs.upgrades`."""
 
 
 class Document(TypeDecorator[Any]):
@@ -78,6 +79,7 @@ jobs = Table(
     Column("seed", BigInteger, nullable=False),
     Column("suffix", String),
     Column("metadata", Document),
+    Column("method", String, nullable=False, server_default="rsf"),
     Column("settings", Document, nullable=False),
     Column("progress", Document, nullable=False),
     Column("estimated_finish", BigInteger),

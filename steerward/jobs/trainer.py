@@ -1,48 +1,24 @@
-"""Fine-tuning in a process of its own: started, listened to, killed with the job or the server.
+"""Fine-tuning of rejection sampling, in a process of its own.
 
-What it is given and says is in `steerward.protocol.sft_work`. This side loads no machine learning
-library.
+What it is given and says is in `steerward.protocol.sft_work`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from steerward.jobs.disk import is_out_of_room
+from steerward.jobs.process import TrainingProcess
 from steerward.jobs.rsf.ports import TrainingProgress, TrainingReport, TrainingWork
-from steerward.protocol.errors import SteerwardError, StorageFull, TrainingFailed
+from steerward.protocol.errors import TrainingFailed
+from steerward.protocol.process import LOG_FILE
 from steerward.protocol.rsf import TrainingSettings
-from steerward.protocol.sft_work import (
-    END_WITH_PARENT,
-    JOB_FILE,
-    LOG_FILE,
-    REPORT_FILE,
-    STORAGE_FULL_STATUS,
-    SftFailure,
-    SftJob,
-    SftProgress,
-    SftReport,
-)
+from steerward.protocol.sft_work import REPORT_FILE, SftJob, SftProgress, SftReport
 
 _MODULE = "steerward.training.sft"
-_NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "matplotlib")
-# Of the log's end, where a process that could say nothing more has said why.
-_LOG_TAIL_BYTES = 8192
-_LONGEST_REASON = 500
-
-
-def needed_packages_missing() -> list[str]:
-    """Return the names of packages that fine-tuning needs and that are not installed."""
-    return [name for name in _NEEDED if find_spec(name) is None]
 
 
 class ProcessTrainer:
@@ -50,10 +26,9 @@ class ProcessTrainer:
 
     Args:
         settings: Of the job.
-        accelerate_config: File for `accelerate launch`; None starts one process without it.
-        environment: Variables to add to those of this process, for example OMP_NUM_THREADS.
-        keeps_open: File descriptors that the process inherits: a lock of the job's folder is held
-            until all who may write there are gone.
+        accelerate_config: See `TrainingProcess`.
+        environment: The same.
+        keeps_open: The same.
     """
 
     def __init__(
@@ -65,9 +40,12 @@ class ProcessTrainer:
         keeps_open: Sequence[int] = (),
     ) -> None:
         self._settings = settings
-        self._accelerate_config = accelerate_config
-        self._environment = dict(environment or {})
-        self._keeps_open = tuple(keeps_open)
+        self._process = TrainingProcess(
+            _MODULE,
+            accelerate_config=accelerate_config,
+            environment=environment,
+            keeps_open=keeps_open,
+        )
 
     async def train(self, work: TrainingWork, on_progress: TrainingProgress) -> TrainingReport:
         """Fine-tune; if cancelled, the process is killed before this returns.
@@ -76,30 +54,19 @@ class ProcessTrainer:
             StorageFull: If there was no room for a checkpoint or for the weights.
             TrainingFailed: If there are no weights for another reason.
         """
+
+        def hear(line: bytes) -> None:
+            # What is no step is a launcher's own word.
+            with suppress(ValidationError):
+                progress = SftProgress.model_validate_json(line)
+                on_progress(progress.step, progress.steps, progress.loss)
+
         if not (work.out / REPORT_FILE).is_file():
-            await self._run(work, on_progress)
+            await self._process.run(self._job(work), work.work, hear)
         return _report(work)
 
-    async def _run(self, work: TrainingWork, on_progress: TrainingProgress) -> None:
-        try:
-            work.work.mkdir(parents=True, exist_ok=True)
-            job = self._write_job(work)
-            log = (work.work / LOG_FILE).open("ab")
-        except OSError as error:
-            cls = StorageFull if is_out_of_room(error) else TrainingFailed
-            raise cls(f"{work.work} cannot be written to: {error.strerror}") from error
-        with log:
-            failure: SftFailure | None = None
-            async with self._process(job, log.fileno()) as process:
-                assert process.stdout is not None
-                async for line in process.stdout:
-                    failure = _told(line, on_progress) or failure
-                status = await process.wait()
-        if status:
-            raise _failed(status, failure, work.work / LOG_FILE)
-
-    def _write_job(self, work: TrainingWork) -> Path:
-        job = SftJob(
+    def _job(self, work: TrainingWork) -> SftJob:
+        return SftJob(
             data=work.data.resolve(),
             base=work.base.resolve(),
             start=work.start.resolve() if work.start else None,
@@ -108,69 +75,6 @@ class ProcessTrainer:
             seed=work.seed,
             training=self._settings,
         )
-        path = job.work / JOB_FILE
-        path.write_text(job.model_dump_json(indent=2), encoding="utf-8")
-        return path
-
-    @asynccontextmanager
-    async def _process(self, job: Path, log: int) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Give the running process; when the block is left, the process and its own are gone."""
-        read_end, write_end = os.pipe()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command(job),
-                # It ends with the pipe, and the pipe with this process, however that ends.
-                stdin=read_end,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, **self._environment, "HF_HUB_OFFLINE": "1"},
-                start_new_session=True,
-                pass_fds=self._keeps_open,
-            )
-        except BaseException:
-            os.close(write_end)
-            raise
-        finally:
-            os.close(read_end)
-        try:
-            yield process
-        finally:
-            with suppress(ProcessLookupError):
-                # Also what a launcher has started and not waited for.
-                os.killpg(process.pid, signal.SIGKILL)
-            os.close(write_end)
-            await _gone(process)
-
-    def _command(self, job: Path) -> Sequence[str]:
-        launcher: list[str] = []
-        if self._accelerate_config is not None:
-            config = str(self._accelerate_config.resolve())
-            launcher = ["-m", "accelerate.commands.launch", "--config_file", config]
-        return [sys.executable, *launcher, "-m", _MODULE, str(job), END_WITH_PARENT]
-
-
-async def _gone(process: asyncio.subprocess.Process) -> None:
-    """Wait for a killed process, whoever cancels this meanwhile."""
-    waiting = asyncio.ensure_future(process.wait())
-    cancelled: asyncio.CancelledError | None = None
-    while not waiting.done():
-        try:
-            await asyncio.shield(waiting)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-
-
-def _told(line: bytes, on_progress: TrainingProgress) -> SftFailure | None:
-    """Pass a step on; return a failure."""
-    with suppress(ValidationError):
-        progress = SftProgress.model_validate_json(line)
-        on_progress(progress.step, progress.steps, progress.loss)
-        return None
-    with suppress(ValidationError):
-        return SftFailure.model_validate_json(line)
-    return None  # A launcher's own words.
 
 
 def _report(work: TrainingWork) -> TrainingReport:
@@ -190,33 +94,3 @@ def _report(work: TrainingWork) -> TrainingReport:
         seconds=report.seconds,
         left_out=report.left_out,
     )
-
-
-def _failed(status: int, failure: SftFailure | None, log: Path) -> SteerwardError:
-    is_full = status == STORAGE_FULL_STATUS or (failure is not None and failure.is_storage_full)
-    if is_full:
-        reason = f": {failure.message}" if failure else ""
-        return StorageFull(
-            f"the disk that holds {log.parent} is full{reason}; make room, then resume the job; "
-            f"log: {log}"
-        )
-    if failure is not None:
-        reason = f"{failure.failed}: {failure.message}"
-    elif status == -signal.SIGKILL:
-        reason = "killed by signal 9: out of memory?"
-    elif status < 0:
-        reason = f"killed by signal {-status}: {_last_line(log)}"
-    else:
-        reason = _last_line(log)
-    ended = "" if status < 0 else f" with status {status}"
-    error = TrainingFailed(f"fine-tuning ended{ended}: {reason[:_LONGEST_REASON]}; log: {log}")
-    error.was_killed = status < 0
-    return error
-
-
-def _last_line(log: Path) -> str:
-    """Return the last line of a log in which something stands."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
-        lines = file.read().decode("utf-8", errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -7,8 +7,9 @@ from typing import Literal
 from steerward.protocol.wire import AnswerModel
 
 FilePurpose = Literal["fine-tune", "fine-tune-results"]
-FileContents = Literal["prompts", "conversations", "samples"]
-"""Rows that end with a user turn, rows that end with the assistant's, or what a job sampled."""
+FileContents = Literal["prompts", "conversations", "preferences", "samples", "metrics"]
+"""Rows that end with a user turn, rows that end with the assistant's, or prompts with a chosen and
+a rejected response. Of jobs: what one sampled, or what one logged and measured."""
 
 
 class FileObject(AnswerModel):

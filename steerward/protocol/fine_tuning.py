@@ -1,11 +1,18 @@
-"""Fine-tuning jobs on the wire, in OpenAI's shape, with the method `rsf` and pausing."""
+"""Fine-tuning jobs on the wire, in OpenAI's shape, with methods of our own and pausing."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from steerward.protocol.alignment import (
+    CgpoSettings,
+    GrpoSettings,
+    ModpoSettings,
+    PamaSettings,
+)
 from steerward.protocol.rsf import RsfSettings
 from steerward.protocol.sampling import Unsupported
 from steerward.protocol.wire import AnswerModel, RequestModel, Text
@@ -15,14 +22,50 @@ FINAL_STATUSES: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancel
 EventLevel = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
 
+JobMethod = Literal["rsf", "pama", "grpo", "cgpo", "modpo"]
+AlignSettings = PamaSettings | GrpoSettings | CgpoSettings | ModpoSettings
+"""Of methods that train once, on rewards as they are drawn, or on preferences."""
+MethodSettings = RsfSettings | AlignSettings
+SETTINGS: Mapping[JobMethod, type[MethodSettings]] = {
+    "rsf": RsfSettings,
+    "pama": PamaSettings,
+    "grpo": GrpoSettings,
+    "cgpo": CgpoSettings,
+    "modpo": ModpoSettings,
+}
+
 _MOST_METADATA = 16
+_SEEDS_OF_TRAINERS = 2**31
 
 
 class Method(RequestModel):
-    """How the policy is trained."""
+    """How the policy is trained: the type, and under its name the settings that are not default."""
 
-    type: Literal["rsf"]
-    rsf: RsfSettings = RsfSettings()
+    type: JobMethod
+    rsf: RsfSettings | None = None
+    pama: PamaSettings | None = None
+    grpo: GrpoSettings | None = None
+    cgpo: CgpoSettings | None = None
+    modpo: ModpoSettings | None = None
+    """Never without `margins`."""
+
+    @model_validator(mode="after")
+    def _settings_are_of_the_type(self) -> Self:
+        given = [name for name in SETTINGS if name != self.type and getattr(self, name) is not None]
+        if given:
+            raise ValueError(
+                f"the type is {self.type!r}, and settings are given of {', '.join(given)}; give "
+                f"{self.type} alone, or change the type"
+            )
+        if self.type == "modpo" and self.modpo is None:
+            raise ValueError("modpo.margins is needed: the other objectives, with their weights")
+        return self
+
+    @property
+    def settings(self) -> MethodSettings:
+        """Of the type: as given, or the defaults."""
+        found: MethodSettings | None = getattr(self, self.type)
+        return SETTINGS[self.type].model_validate({}) if found is None else found
 
 
 class JobRequest(RequestModel):
@@ -32,9 +75,9 @@ class JobRequest(RequestModel):
     """Name of the policy to start from, or of a fine-tuned one."""
     training_file: Text
     """Id of a file of prompts: rows {"prompt": "..."} or {"messages": [...]}, which end with a
-    user turn."""
+    user turn; for `modpo` of preferences, which have `chosen` and `rejected` beside it."""
     validation_file: Text | None = None
-    """Id of a file of prompts that the policy is measured on."""
+    """Id of a file of the same kind that the policy is measured on."""
     method: Method
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     suffix: Annotated[Text, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")] | None = None
@@ -58,6 +101,22 @@ class JobRequest(RequestModel):
             raise ValueError(f"{len(metadata)} pairs, limit {_MOST_METADATA}")
         return metadata
 
+    @model_validator(mode="after")
+    def _seed_fits_the_method(self) -> Self:
+        if self.method.type != "rsf" and (self.seed or 0) >= _SEEDS_OF_TRAINERS:
+            raise ValueError(
+                f"the seed is {self.seed}, limit {_SEEDS_OF_TRAINERS - 1} for {self.method.type}; "
+                "lower it"
+            )
+        return self
+
+    @property
+    def used_seed(self) -> int:
+        """Of everything that the job draws: the one of the settings, else the job's, else 0."""
+        settings = self.method.settings
+        given = settings.seed if "seed" in settings.model_fields_set else None
+        return next((seed for seed in (given, self.seed) if seed is not None), 0)
+
 
 class JobError(AnswerModel):
     """Why a job failed, or was paused by itself."""
@@ -68,10 +127,10 @@ class JobError(AnswerModel):
 
 
 class IterationProgress(AnswerModel):
-    """What is known of one iteration."""
+    """What is known of one iteration; of methods without, of one evaluation."""
 
     iteration: int
-    """0 is the policy that the job began with."""
+    """0 is the policy that the job began with. Of an evaluation: optimiser steps before it."""
     sampled: int = 0
     """Completions drawn."""
     accepted: int = 0
@@ -79,7 +138,8 @@ class IterationProgress(AnswerModel):
     sampled_tokens: int = 0
     trained_tokens: int = 0
     rewards: dict[str, float] = {}
-    """Mean reward of the sampled completions, by objective of the directions."""
+    """Mean reward of the sampled completions, by objective of the directions. Of an evaluation: of
+    the answers to held-out prompts, by reward."""
     selected_rewards: dict[str, float] = {}
     """The same of the selected ones."""
     loss: float | None = None
@@ -111,11 +171,14 @@ class JobProgress(AnswerModel):
     ] = "waiting"
     iteration: int = 0
     iterations: int
+    """0: the method has none, and counts its optimiser steps only."""
     done: int = 0
     """Of the step at hand: prompts sampled or measured, optimiser steps made."""
     total: int = 0
     tokens_per_s: float | None = None
     """Of sampling and of measuring; None in other steps."""
+    steps_per_s: float | None = None
+    """Optimiser steps, of methods without iterations."""
     sampled_tokens: int = 0
     trained_tokens: int = 0
     history: list[IterationProgress] = []
@@ -137,7 +200,8 @@ class Job(AnswerModel):
     training_file: str
     validation_file: str | None = None
     result_files: list[str] = []
-    """Ids of files: every sample, as JSON lines."""
+    """Ids of files, as JSON lines: every sample; of methods without iterations, every step's log
+    and every evaluation."""
     trained_tokens: int | None = None
     seed: int
     method: dict[str, Any]
@@ -180,7 +244,7 @@ class JobEventList(AnswerModel):
 
 
 class JobCheckpoint(AnswerModel):
-    """The policy after one iteration."""
+    """The policy after one iteration, or at the end."""
 
     id: str
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
@@ -190,7 +254,7 @@ class JobCheckpoint(AnswerModel):
     """Folder of the weights on the server's machine; `steerward serve --policy` takes it, or of an
     adapter `--adapter`."""
     step_number: int
-    """Iteration."""
+    """Iteration; of methods without, optimiser steps."""
     metrics: dict[str, float | None]
     weight_version: str
 

@@ -1,7 +1,7 @@
 """What the server and the process that fine-tunes say to each other: a file there, lines back.
 
-The process is given a job file. It prints lines of JSON: how far it is, and at the end, if it
-failed, why. What it made lies in a folder, with a report.
+The process (`steerward.protocol.process`) is given a job file. It prints lines of JSON: how far it
+is, and at the end, if it failed, why. What it made lies in a folder, with a report.
 """
 
 from __future__ import annotations
@@ -17,16 +17,6 @@ REPORT_FILE = "report.json"
 """In the folder of a finished fine-tuning."""
 MASTER = "master"
 """In the folder of whole weights that are stored with fewer bits: the same in float32."""
-LOG_FILE = "trainer.log"
-"""In the work folder: what the process and its libraries wrote."""
-JOB_FILE = "job.json"
-"""In the work folder: what the process was given."""
-END_WITH_PARENT = "--end-with-parent"
-"""Lets the process end as soon as its standard input does."""
-ORPHANED_STATUS = 70
-"""Of a process whose parent has gone."""
-STORAGE_FULL_STATUS = 75
-"""Of a process that found no room to write."""
 
 
 class SftJob(RequestModel):
@@ -56,15 +46,6 @@ class SftProgress(AnswerModel):
     """Mean cross-entropy of the step, in nats a token."""
     tokens: int
     """Of completions, learned so far."""
-
-
-class SftFailure(AnswerModel):
-    """The last line of a process that failed."""
-
-    failed: str
-    """Class of the error."""
-    message: str
-    is_storage_full: bool = False
 
 
 class SftReport(AnswerModel):

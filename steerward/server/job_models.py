@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from steerward.engine.served import ServedModel
+from steerward.jobs.align.checks import check_judges, check_objectives
+from steerward.jobs.process import needed_packages_missing
 from steerward.jobs.rsf.directions import directions_for
 from steerward.jobs.rsf.filters import Filters
 from steerward.jobs.store import JobStore
-from steerward.jobs.trainer import needed_packages_missing
 from steerward.policy.generation import Policy
 from steerward.policy.trainable import TrainablePolicy
+from steerward.protocol.alignment import CgpoSettings
+from steerward.protocol.conditioning import ConditioningRule
 from steerward.protocol.errors import InvalidRequest, NotFound, UnknownObjective, brief
-from steerward.protocol.fine_tuning import JobRequest
+from steerward.protocol.fine_tuning import JobMethod, JobRequest, MethodSettings
 from steerward.protocol.rsf import RsfSettings
 from steerward.server.job_ports import ServedRewards
 
@@ -35,9 +39,7 @@ class JobModels:
     ) -> None:
         self._all_policies = policies
         self.policies: Mapping[str, TrainablePolicy] = {
-            name: policy
-            for name, policy in policies.items()
-            if isinstance(policy, TrainablePolicy) and policy.rule is not None
+            name: policy for name, policy in policies.items() if isinstance(policy, TrainablePolicy)
         }
         self._engines = engines
         self._store = store
@@ -64,12 +66,9 @@ class JobModels:
             if model in policy.variants:
                 return policy, model
         if model in self._all_policies:
-            policy = self._all_policies[model]
             raise InvalidRequest(
-                f"{model!r} reads no directions; serve it with --conditioning"
-                if policy.rule is None
-                else f"{model!r} lives on another server, and its weights are not here; run the "
-                "loop there",
+                f"{model!r} lives on another server, and its weights are not here; fine-tune it "
+                "there",
                 param="model",
             )
         known = ", ".join(name for base, p in self.policies.items() for name in (base, *p.variants))
@@ -78,8 +77,12 @@ class JobModels:
             param="model",
         )
 
-    def engine(self, name: str | None) -> ServedModel:
+    def engine(self, name: str | None, *, method: JobMethod) -> ServedModel:
         """Return the reward model of a name; None: the first.
+
+        Args:
+            name: As settings give it.
+            method: Whose settings they are.
 
         Raises:
             NotFound: If there is none.
@@ -88,7 +91,7 @@ class JobModels:
         if not self._engines or (name is not None and name not in self._engines):
             raise NotFound(
                 f"there is no reward model {brief(name or '')!r} here; known: {known or 'none'}",
-                param="method.rsf.reward_model",
+                param=f"method.{method}.reward_model",
             )
         return next(iter(self._engines.values())) if name is None else self._engines[name]
 
@@ -98,7 +101,7 @@ class JobModels:
         Raises:
             SteerwardError: `NotFound`, `InvalidRequest`, `UnknownObjective`, `InvalidDirection`.
         """
-        settings = request.method.rsf
+        method, settings = request.method.type, request.method.settings
         policy, _ = self.policy(request.model)
         if missing := needed_packages_missing():
             raise InvalidRequest(
@@ -106,21 +109,34 @@ class JobModels:
                 "'steerward[jobs]'",
                 param="method",
             )
-        self.start_of(request.model, settings)
+        if method == "rsf":
+            rule_of(policy)
+        self.start_of(request.model, kind=trained_kind(settings))
         limit = policy.card().max_input_tokens
         if limit is not None and settings.max_tokens >= limit:
             raise InvalidRequest(
                 f"max_tokens is {settings.max_tokens:,}, and the policy reaches {limit:,} with "
                 "the prompt; ask for fewer",
-                param="method.rsf.max_tokens",
+                param=f"method.{method}.max_tokens",
             )
-        Filters(settings)
-        self._check_rewards(policy, settings)
+        if isinstance(settings, RsfSettings):
+            Filters(settings)
+            self._check_rewards(policy, settings)
+            return
+        rewards = ServedRewards(self.engine(settings.reward_model, method=method))
+        check_objectives(
+            method,
+            settings,
+            known=rewards.objectives,
+            has_score=rewards.has_score,
+            model=rewards.name,
+        )
+        if isinstance(settings, CgpoSettings):
+            check_judges(settings)
 
     def _check_rewards(self, policy: TrainablePolicy, settings: RsfSettings) -> None:
-        rule = policy.rule
-        assert rule is not None
-        rewards = ServedRewards(self.engine(settings.reward_model))
+        rule = rule_of(policy)
+        rewards = ServedRewards(self.engine(settings.reward_model, method="rsf"))
         needed = [rule.reward_names.get(name, name) for name in rule.objectives]
         for name in needed:
             if name not in rewards.objectives:
@@ -143,8 +159,12 @@ class JobModels:
                 param="method.rsf.directions_per_prompt",
             )
 
-    def start_of(self, model: str, settings: RsfSettings) -> Path:
+    def start_of(self, model: str, *, kind: Literal["full", "lora"]) -> Path:
         """Return the checkpoint that a job of a model begins with.
+
+        Args:
+            model: Its name.
+            kind: What the job trains.
 
         Raises:
             NotFound: If there is no such model.
@@ -157,10 +177,31 @@ class JobModels:
             made = self._store.get_fine_tuned(variant)
         except NotFound:
             made = None
-        if made is None or made.kind == "lora" or settings.training.method == "lora":
+        if made is None or made.kind == "lora" or kind == "lora":
             raise InvalidRequest(
                 f"{model!r} is an adapter, or was not made by a job here, or is to get an adapter "
                 "of its own: begin with the policy itself",
                 param="model",
             )
         return Path(made.folder)
+
+
+def trained_kind(settings: MethodSettings) -> Literal["full", "lora"]:
+    """Return whether a job trains all weights or an adapter."""
+    trained = settings.training if isinstance(settings, RsfSettings) else settings
+    return trained.method
+
+
+def rule_of(policy: Policy) -> ConditioningRule:
+    """Return how a policy reads a direction.
+
+    Raises:
+        InvalidRequest: If it reads none, and so cannot be fine-tuned on directions.
+    """
+    if policy.rule is None:
+        raise InvalidRequest(
+            f"{policy.name!r} reads no directions, which method rsf needs; serve it with "
+            "--conditioning, or take another method",
+            param="model",
+        )
+    return policy.rule

@@ -141,6 +141,11 @@ class ServedRewards:
         return self._rewards.objectives
 
     @property
+    def has_score(self) -> bool:
+        """Whether it has a score of its own: by its gate, or of its only objective."""
+        return self._engine.model.gate is not None or len(self.objectives) == 1
+
+    @property
     def reference(self) -> Mapping[str, tuple[float, float]] | None:
         """Mean and spread of each objective over its reference set; None if not known."""
         found: dict[str, tuple[float, float]] = {}

@@ -89,3 +89,17 @@ def test_without_the_policy_its_words_are_not_known(
     _, err = run(capsys, *arguments, status=1)
     assert "has no policy 'pocket-policy' that reads directions" in err
     assert not list(tmp_path.glob("pairs*"))
+
+
+def test_a_log_is_downloaded_and_is_no_samples(
+    capsys: Output, job_server: JobServer, prompts: Path, tmp_path: Path
+) -> None:
+    job_id = created(capsys, prompts, "--method", "grpo")
+    written = tmp_path / "written"
+    written.write_text('{"kind": "step", "step": 1, "metrics": {"loss": 0.5}}\n')
+    expected = written.read_text()
+    result = job_server.files.add_result(written, filename="log.jsonl", rows=1, holds="metrics")
+    finished(job_server, job_id, status="succeeded", result_files=[result.id])
+    assert run(capsys, "jobs", "samples", job_id)[0] == expected
+    _, err = run(capsys, "jobs", "samples", job_id, "--format", "dpo", status=1)
+    assert "keeps no samples, but its log; take --format results" in err

@@ -214,3 +214,35 @@ def test_progress_in_words() -> None:
 )
 def test_durations_have_two_units(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+EVALUATIONS = [
+    IterationProgress(iteration=step, rewards={"helpfulness": step / 100, "less_verbosity": -0.5})
+    for step in range(0, 101, 20)
+]
+
+
+def aligned(status: str, **values: Any) -> Job:
+    progress = JobProgress(
+        step="training", iterations=0, done=40, total=100, steps_per_s=0.5, history=EVALUATIONS[:3]
+    )
+    return job(status, progress=progress, method={"type": "pama", "pama": {}}, **values)
+
+
+def test_a_method_without_iterations_shows_its_steps() -> None:
+    running = aligned("running", estimated_finish=CREATED + 90 + 120)
+    text = shown(running)
+    assert "iteration" not in text
+    assert "40/100 steps" in text
+    assert "2.0 s/step" in text
+    assert "2 min 00 s left" in text
+    assert progress_words(running) == "40/100 steps"
+    assert "40 of 100 steps done" in shown(aligned("cancelled"))
+
+
+def test_its_evaluations_are_rows_with_the_rewards_that_fit() -> None:
+    text = shown(aligned("running"))
+    assert row(text, "step") == ["step", "helpfulness", "less_verbosity"]
+    assert row(text, "40") == ["40", "0.400", "-0.500"]
+    narrow = shown(aligned("running"), width=30)
+    assert "step  helpfulness\n" in narrow

@@ -57,6 +57,33 @@ def test_created_job_has_what_was_typed(
     assert names_of_files(job_server) == ["prompts.jsonl", "held-out.jsonl"]
 
 
+def test_other_methods_take_their_settings_as_json(
+    capsys: Output, job_server: JobServer, prompts: Path, tmp_path: Path
+) -> None:
+    settings = '{"weights": {"helpfulness": 1, "verbosity": -0.5}, "steps": 7}'
+    job_id = created(capsys, prompts, "--method", "pama", "--settings", settings, "--seed", "3")
+    job = job_server.store.get(job_id).wire()
+    assert (job.method["type"], job.method["pama"]["steps"], job.seed) == ("pama", 7, 3)
+    out, _ = run(capsys, "jobs", "show", job_id)
+    assert "weights.verbosity" in out
+    assert "pama" in out
+    out, _ = run(capsys, "jobs", "list")
+    assert "0/0 steps" in out
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}\n')
+    modpo = ("--method", "modpo", "--settings", '{"margins": {"safety": 1}}')
+    made = job_server.store.get(created(capsys, pairs, *modpo))
+    assert made.method == "modpo"
+
+
+def test_settings_of_rejection_sampling_are_given_either_way(
+    capsys: Output, job_server: JobServer, prompts: Path
+) -> None:
+    both = ("--rsf", '{"temperature": 0.5, "iterations": 9}', "--settings", '{"iterations": 3}')
+    used = job_server.store.get(created(capsys, prompts, *both)).wire().method["rsf"]
+    assert (used["temperature"], used["iterations"]) == (0.5, 3)
+
+
 def test_uploaded_file_is_used_by_its_id(
     capsys: Output, job_server: JobServer, prompts: Path
 ) -> None:
@@ -73,6 +100,9 @@ def test_uploaded_file_is_used_by_its_id(
         (("--rsf", '{"iteration": 1}'), "iteration: unknown key"),
         (("--rsf", '{"selection": "top_k"}'), "needs top_k"),
         (("--suffix", "a b"), "suffix"),
+        (("--method", "pama", "--iterations", "2"), "--iterations: of method rsf, and the method"),
+        (("--method", "pama", "--settings", '{"step": 1}'), "step: unknown key"),
+        (("--method", "modpo"), "method.modpo.margins: Field required"),
     ],
 )
 def test_wrong_settings_are_told_before_anything_is_sent(

@@ -100,6 +100,24 @@ def test_job_is_created_as_the_client_sends_it(client: OpenAI) -> None:
     assert client.fine_tuning.jobs.retrieve(job.id) == job
 
 
+def test_preferences_in_openais_form_are_for_modpo(client: OpenAI) -> None:
+    turns = [{"role": "user", "content": "Hi"}]
+    row = {
+        "input": {"messages": turns, "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [{"role": "assistant", "content": "Hello!"}],
+        "non_preferred_output": [{"role": "assistant", "content": "What?"}],
+    }
+    file = client.files.create(file=("pairs.jsonl", lines([row])), purpose="fine-tune")
+    assert file.model_extra == {"rows": 1, "holds": "preferences"}
+    method: Any = {"type": "modpo", "modpo": {"margins": {"safety": 1.0}}}
+    job = client.fine_tuning.jobs.create(model=POLICY, training_file=file.id, method=method, seed=7)
+    assert job.method is not None
+    assert job.method.model_extra is not None
+    used = job.method.model_extra["modpo"]
+    assert (used["margins"], used["seed"], job.seed) == ({"safety": 1.0}, 7, 7)
+    assert client.fine_tuning.jobs.retrieve(job.id) == job
+
+
 def test_jobs_are_listed_and_found_by_metadata(client: OpenAI) -> None:
     file = send(client)
     create = client.fine_tuning.jobs.create

@@ -26,7 +26,7 @@ def test_opening_makes_the_tables_and_opening_again_keeps_them(open_engine: Open
 def test_tables_of_a_later_version_are_refused_and_left_alone(open_engine: OpenEngine) -> None:
     with writing(open_engine()) as connection:
         connection.execute(update(schema_version).values(version=7))
-    with pytest.raises(SteerwardError, match=r"has version 7 .* up to 1; upgrade Steerward"):
+    with pytest.raises(SteerwardError, match=r"has version 7 .* up to 2; upgrade Steerward"):
         open_engine()
 
 
@@ -47,7 +47,7 @@ def test_a_transaction_that_fails_leaves_no_trace(engine: Engine) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     with reading(engine) as connection:
-        assert connection.execute(schema_version.select()).one().version == 1
+        assert connection.execute(schema_version.select()).one().version == 2
 
 
 def test_postgresql_gives_a_statement_up_in_time_unless_the_url_says_else(

@@ -12,8 +12,9 @@ from steerward.jobs.files import FileStore
 from steerward.jobs.fine_tuned import fine_tuned_name
 from steerward.jobs.records import FineTuned
 from steerward.jobs.store import JobStore
+from steerward.protocol.errors import InvalidRequest
 from steerward.protocol.fine_tuning import JobRequest
-from tests.jobs.conftest import CreateJob
+from tests.jobs.conftest import CreateJob, upload
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +61,7 @@ async def test_names_of_jobs_are_owned_until_they_are_over(
     desk: JobDesk, store: JobStore, create_job: CreateJob
 ) -> None:
     job = create_job(model="tiny", suffix="mine")
-    making = fine_tuned_name("tiny", job.id, "mine")
+    making = fine_tuned_name("tiny", job)
     assert [await desk.owns(name) for name in ("tiny", making, "other")] == [True, True, False]
     # A job that is resumed looks whether all is as it was.
     store.request(job.id, "pause")
@@ -80,3 +81,36 @@ async def test_what_a_job_has_made_is_owned_as_long_as_it_is_listed(
     assert await desk.owns("ft:made")
     store.delete_fine_tuned("ft:made")
     assert not await desk.owns("ft:made")
+
+
+async def test_the_name_of_what_a_job_makes_ends_with_its_method(
+    desk: JobDesk, create_job: CreateJob
+) -> None:
+    method = {"type": "pama", "pama": {"steps": 3}}
+    job = create_job(model="tiny", method=method)
+    making = fine_tuned_name("tiny", job)
+    assert making == f"ft:tiny:pama:{job.id[-8:]}"
+    assert await desk.owns(making)
+    assert not await desk.owns(making.replace("pama", "rsf"))
+
+
+async def test_preferences_are_for_modpo_and_prompts_for_the_others(
+    desk: JobDesk, file_store: FileStore, training_file: str
+) -> None:
+    row = b'{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}\n'
+    pairs = upload(file_store, row)
+    modpo = {"type": "modpo", "modpo": {"margins": {"safety": 1.0}}}
+    for file, method, is_right in (
+        (pairs, modpo, True),
+        (training_file, modpo, False),
+        (pairs, {"type": "grpo"}, False),
+        (training_file, {"type": "grpo"}, True),
+    ):
+        body = {"model": "tiny", "training_file": file, "method": method}
+        request = JobRequest.model_validate(body)
+        if is_right:
+            assert (await desk.create(request)).method["type"] == method["type"]
+            continue
+        with pytest.raises(InvalidRequest, match="training_file needs") as caught:
+            await desk.create(request)
+        assert caught.value.param == "training_file"

@@ -105,3 +105,11 @@ def test_the_end_is_foreseen_from_whole_iterations() -> None:
     assert estimated_finish(second, now=1000.0) == 1000 + 200 - 30
     done = second.model_copy(update={"step": "done"})
     assert estimated_finish(done, now=1000.0) is None
+
+
+def test_the_end_is_foreseen_from_steps_where_there_are_no_iterations() -> None:
+    begun = JobProgress(step="training", iterations=0, done=10, total=50)
+    assert estimated_finish(begun, now=1000.0) is None
+    steady = begun.model_copy(update={"steps_per_s": 0.5})
+    assert estimated_finish(steady, now=1000.0) == 1080
+    assert estimated_finish(steady.model_copy(update={"step": "done"}), now=1000.0) is None

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from steerward.jobs.row_parts import MAX_LINE_BYTES
 from steerward.jobs.rows import (
-    MAX_LINE_BYTES,
     RowSummary,
     check_rows,
     read_conversations,
     read_prompts,
+    read_rows,
 )
 from steerward.protocol.errors import InputTooLong, InvalidRequest
 
@@ -75,7 +76,10 @@ def test_a_mixed_file_is_refused_with_the_first_row_that_differs(path: Path) -> 
         ([SECRET], "not a JSON object"),
         ({}, "either prompt or messages"),
         ({"prompt": SECRET, "messages": [USER]}, "either prompt or messages"),
-        ({"prompt": SECRET, "completion": SECRET}, "completion: unknown key; the known are id, "),
+        (
+            {"prompt": SECRET, "completion": SECRET},
+            "completion: unknown key; the known are answer, ",
+        ),
         ({"prompt": [SECRET]}, "prompt: not a string"),
         ({"prompt": None}, "prompt: not a string"),
         ({"prompt": " \n"}, "prompt: empty"),
@@ -112,11 +116,63 @@ def test_a_wrong_row_is_refused_with_its_line_and_none_of_its_words(
         assert SECRET not in caught.value.message
 
 
+def test_what_judges_read_stands_beside_the_prompt_or_in_columns(path: Path) -> None:
+    write(
+        path,
+        {"prompt": "2 + 2?", "answer": "4", "task": "maths", "id": 1},
+        {"prompt": "Hi", "instruction_id_list": ["a:b"], "kwargs": [{}], "key": 7},
+        {"messages": [USER], "columns": {"max_words": 30}, "metadata": {"x": 1}},
+    )
+    assert check_rows(path, max_rows=3) == RowSummary(3, "prompts")
+    assert [row.columns for row in read_rows(path, "prompts")] == [
+        {"answer": "4", "task": "maths"},
+        {"instruction_id_list": ["a:b"], "kwargs": [{}], "key": 7},
+        {"max_words": 30},
+    ]
+    assert len(read_prompts(path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ([1], "columns: not an object"),
+        ({"completions": 1}, "columns.completions: not a name that a column can have"),
+        ({"a b": 1}, "columns.a b: not a name"),
+        ({"answer": "5"}, "columns.answer: also beside the prompt"),
+        ({"words": SECRET + "\ud800"}, "words: holds no Unicode text"),
+        ({"words": [float("nan")]}, "words: holds no Unicode text, or no finite number"),
+    ],
+    ids=["list", "taken", "no name", "twice", "surrogate", "nan"],
+)
+def test_a_column_that_nobody_could_be_given_is_refused(
+    path: Path, columns: Any, reason: str
+) -> None:
+    write(path, {"prompt": SECRET, "answer": "4", "columns": columns})
+    with pytest.raises(InvalidRequest, match=f"^line 1: {reason}") as caught:
+        check_rows(path, max_rows=9)
+    assert SECRET not in caught.value.message
+
+
+def test_preferences_are_a_kind_of_their_own(path: Path) -> None:
+    pair = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
+    write(path, pair, {**pair, "answer": "x", "margin_chosen": 1, "margin_rejected": 0.5})
+    assert check_rows(path, max_rows=2) == RowSummary(2, "preferences")
+    first, second = read_rows(path, "preferences")
+    assert first.pair is not None
+    assert (first.turns, first.pair.chosen, first.pair.rejected) == ((USER,), "Because.", "No.")
+    assert second.columns == {"answer": "x", "margin_chosen": 1.0, "margin_rejected": 0.5}
+    with pytest.raises(InvalidRequest, match="line 1: ends with two responses"):
+        read_prompts(path)
+    write(path, {"prompt": "a"}, pair)
+    with pytest.raises(InvalidRequest, match="line 2: .* prompts, whole conversations and pref"):
+        check_rows(path, max_rows=2)
+
+
 def test_a_long_unknown_key_is_told_short_and_printable(path: Path) -> None:
     write(path, {"prompt": "x", "\ud800" + "k" * 1000: 1})
     with pytest.raises(InvalidRequest, match="unknown key") as caught:
         check_rows(path, max_rows=9)
-    assert len(caught.value.message) < 200
+    assert len(caught.value.message) < 300
     caught.value.message.encode()
 
 

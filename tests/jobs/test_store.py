@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy import Engine
 
 from steerward.jobs.store import JobStore
+from steerward.protocol.alignment import PamaSettings
 from steerward.protocol.errors import InvalidRequest, NotFound
 from steerward.protocol.fine_tuning import IterationProgress, JobError, JobProgress
+from steerward.protocol.rsf import RsfSettings
 from tests.jobs.conftest import CreateJob
 
 NO_JOB = "ftjob-" + "0" * 24
@@ -35,6 +37,7 @@ def test_a_job_is_kept_as_it_was_asked_for(
     assert record == made
     assert (record.status, record.request, record.model) == ("queued", "none", "mögel")
     assert (record.seed, record.suffix) == (2**40, "new")
+    assert isinstance(record.settings, RsfSettings)
     assert record.settings.directions == [{"helpfulness": 1.0}]
     assert record.progress == JobProgress(iterations=5)
     wire = record.wire()
@@ -42,6 +45,21 @@ def test_a_job_is_kept_as_it_was_asked_for(
     assert wire.method["rsf"]["training"]["epochs"] == 2
     assert wire.metadata == {"team": "réd\0", 'a"b': "1"}
     assert (wire.training_file, wire.finished_at) == (training_file, None)
+
+
+def test_a_job_of_another_method_is_kept_with_its_settings(
+    open_engine: Callable[[], Engine], create_job: CreateJob
+) -> None:
+    pama = {"weights": {"helpfulness": 1.0, "verbosity": -0.5}, "steps": 7}
+    made = create_job(seed=11, method={"type": "pama", "pama": pama})
+    record = JobStore(open_engine()).get(made.id)
+    assert record == made
+    assert isinstance(record.settings, PamaSettings)
+    assert record.settings == PamaSettings.model_validate({**pama, "seed": 11})
+    assert record.progress == JobProgress(iterations=0)
+    wire = record.wire()
+    assert (wire.method["type"], wire.seed, wire.method["pama"]["seed"]) == ("pama", 11, 11)
+    assert set(wire.method) == {"type", "pama"}
 
 
 @pytest.mark.parametrize("field", ["training_file", "validation_file", "sft_file"])

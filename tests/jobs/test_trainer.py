@@ -15,8 +15,9 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 
+from steerward.jobs.process import needed_packages_missing
 from steerward.jobs.rsf.ports import Trainer, TrainingWork
-from steerward.jobs.trainer import ProcessTrainer, needed_packages_missing
+from steerward.jobs.trainer import ProcessTrainer
 from steerward.protocol.errors import StorageFull, TrainingFailed
 from steerward.protocol.sft_work import SftJob
 from steerward.training.sft_run import fine_tune

@@ -10,7 +10,7 @@ import pytest
 
 from steerward.protocol.errors import InvalidRequest
 from steerward.protocol.rsf import TrainingSettings
-from steerward.training.sft import is_storage_full
+from steerward.training.process import is_storage_full
 from steerward.training.sft_folder import complete_checkpoint, mark_complete, whole_folder
 from steerward.training.sft_settings import default_learning_rate, micro_batch
 

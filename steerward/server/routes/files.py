@@ -67,8 +67,12 @@ async def upload_file(request: Request) -> Response:
     """Upload a file of JSON lines; it is checked whole, and kept only if every row is good.
 
     Prompts are rows `{"prompt": "..."}` or `{"messages": [...]}` that end with a user turn, or
-    `{"messages": [...]}` that end with the assistant's turn, which are conversations: a file holds
-    one or the other, and its `holds` tells which. The only `purpose` is `fine-tune`.
+    `{"messages": [...]}` that end with the assistant's turn, which are conversations; preferences
+    are prompts with `chosen` and `rejected` beside them, or rows of OpenAI's method `dpo`: a file
+    holds one of the three, and its `holds` tells which. What judges read of a row stands beside
+    its prompt as `answer`, `instructions`, `instruction_id_list`, `kwargs`, `json_schema`,
+    `keywords`, `task` or `baseline`, and under any other name in an object `columns`. The only
+    `purpose` is `fine-tune`.
     """
     try:
         file = await receive_file(request, desk_of(request))

@@ -66,11 +66,14 @@ class EventPage(After):
 
 @router.post("/v1/fine_tuning/jobs", response_model=Job, responses=_ANSWERS_TO_NEW)
 async def create_job(body: JobRequest, request: Request) -> Response:
-    """Queue a job that fine-tunes a policy by rejection sampling.
+    """Queue a job that fine-tunes a policy, by rejection sampling or another method.
 
-    In each iteration the policy draws completions of prompts of the training file under preference
-    directions, a reward model scores them, and the policy is fine-tuned on the best and served
-    from then on to the job. A job that has succeeded names the new policy in `fine_tuned_model`.
+    `rsf`: in each iteration the policy draws completions of prompts of the training file under
+    preference directions, a reward model scores them, and the policy is fine-tuned on the best and
+    served from then on to the job. `pama`, `grpo`, `cgpo`: the policy is trained on several rewards
+    of what it draws, as it draws it; judges of `cgpo` run no programs and call no other server.
+    `modpo`: it is trained on preferences, with rewards of other objectives as margins. A job that
+    has succeeded names the new policy in `fine_tuned_model`.
     """
     return json_response((await desk_of(request).create(body)).model_dump())
 
@@ -156,7 +159,7 @@ async def list_events(
 async def list_checkpoints(
     job_id: PathId, page: Annotated[Page, Query()], request: Request
 ) -> Response:
-    """Return the policies after each iteration, newest first."""
+    """Return the policies after each iteration, or at the end, newest first."""
     found = await desk_of(request).checkpoints(job_id, after=page.after, limit=page.limit)
     return json_response(found.model_dump())
 

@@ -41,13 +41,28 @@ class RunningServer:
     def folder(self, job: str) -> Path:
         return self.state / "jobs" / job
 
-    async def create(self, *, name: str = "tiny", rows: int = 40, **rsf: Any) -> str:
-        """Upload prompts and create a job; return its id."""
-        file = {"file": ("prompts.jsonl", prompt_lines(rows))}
+    async def upload(self, content: bytes) -> str:
+        """Upload rows; return the id of the file."""
+        file = {"file": ("rows.jsonl", content)}
         answer = await self.http.post(FILES, data={"purpose": "fine-tune"}, files=file)
         assert answer.status_code == 200, answer.text
-        method = {"type": "rsf", "rsf": {**SETTINGS, **rsf}}
-        body = {"model": name, "training_file": answer.json()["id"], "method": method, "seed": 5}
+        return answer.json()["id"]
+
+    async def create(self, *, name: str = "tiny", rows: int = 40, **rsf: Any) -> str:
+        """Upload prompts and create a job; return its id."""
+        settings = {**SETTINGS, **rsf}
+        return await self.create_of("rsf", settings, name=name, content=prompt_lines(rows))
+
+    async def create_of(
+        self, method: str, settings: Mapping[str, Any], *, content: bytes, name: str = "tiny"
+    ) -> str:
+        """Upload rows and create a job of any method; return its id."""
+        body = {
+            "model": name,
+            "training_file": await self.upload(content),
+            "method": {"type": method, method: settings},
+            "seed": 5,
+        }
         answer = await self.http.post(JOBS, json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()["id"]

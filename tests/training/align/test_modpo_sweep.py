@@ -43,7 +43,10 @@ def measure(calls: list[int]) -> Callable[[Any], Mapping[str, Any]]:
         calls.append(1)
         assert not model.training
         first = next(model.parameters()).detach().sum().item()
-        return {"rewards": {"helpfulness": [first, None], "brevity": [0.0, None]}, "characters": [3, 4]}
+        return {
+            "rewards": {"helpfulness": [first, None], "brevity": [0.0, None]},
+            "characters": [3, 4],
+        }
 
     return evaluate
 

@@ -1,0 +1,166 @@
+"""Rewards that the server gives which started this process, asked for at a socket.
+
+Each process that trains asks for its own completions, whenever it needs them: nothing here waits
+for the others.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from steerward.protocol.align_work import RewardGroup, RewardsGiven, RewardsWanted
+from steerward.protocol.errors import ConnectionFailed, InvalidRequest
+from steerward.training.align.columns import RewardSource
+
+Rewards = list[dict[str, float | None]]
+"""Of some completions, each by objective."""
+
+# Characters of one line, so that it stays well below the longest that is taken: in JSON one may
+# have twelve bytes.
+_MOST_CHARACTERS = 1 << 20
+
+
+def asked_source(path: Path) -> RewardSource:
+    """Return the columns of the server's reward model; of a batch all come from one question.
+
+    Args:
+        path: Of the socket; it is connected to when the first rewards are needed.
+    """
+    connection = Connection(path)
+
+    def source(names: Sequence[str]) -> Sequence[Any]:
+        columns = AskedColumns(connection.ask, names)
+        return [columns.function(name) for name in names]
+
+    return source
+
+
+class Connection:
+    """A connection to the server that is made when it is needed.
+
+    Args:
+        path: Of the socket.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: Any = None
+
+    def ask(self, wanted: RewardsWanted) -> RewardsGiven:
+        """Return the answer to a line.
+
+        Raises:
+            ConnectionFailed: If there is none.
+        """
+        try:
+            if self._lines is None:
+                self._lines = _connected(self._path)
+            self._lines.write(wanted.model_dump_json().encode() + b"\n")
+            self._lines.flush()
+            return RewardsGiven.model_validate_json(self._lines.readline())
+        except (OSError, ValidationError) as error:
+            raise ConnectionFailed(
+                f"the server that started this process gives no rewards ({type(error).__name__})"
+            ) from error
+
+
+def _connected(path: Path) -> Any:
+    """Return a file of lines to and from a socket, which is closed with it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.connect(str(path))
+        return asking.makefile("rwb")
+
+
+class AskedColumns:
+    """Reward functions that share what was asked for a batch.
+
+    Args:
+        ask: Gives the answer to a question.
+        names: Of the objectives, `score` among them.
+    """
+
+    def __init__(self, ask: Callable[[RewardsWanted], RewardsGiven], names: Sequence[str]) -> None:
+        self._ask = ask
+        self._names = list(names)
+        self._batch: list[tuple[Any, str]] = []
+        self._rewards: Rewards = []
+
+    def function(self, name: str) -> Callable[..., list[float | None]]:
+        """Return the reward function of an objective."""
+
+        def column(prompts: Sequence[Any], completions: Sequence[Any], **_: Any) -> Any:
+            found = self._of(prompts, completions)
+            return [rewards[name] for rewards in found]
+
+        column.__name__ = column.__qualname__ = name
+        return column
+
+    def _of(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Rewards:
+        """Return the rewards of a batch, asked for if it is another than the last one."""
+        batch = [
+            (_turns(prompt), _answer(completion))
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        if batch != self._batch:
+            found: Rewards = []
+            for groups in _lines_of(batch):
+                wanted = RewardsWanted(objectives=self._names, groups=groups)
+                for given in self._ask(wanted).rewards:
+                    found += given
+            if len(found) != len(batch):
+                raise ConnectionFailed(
+                    f"the server gave rewards of {len(found)} completions, asked for {len(batch)}"
+                )
+            self._batch, self._rewards = batch, found
+        return self._rewards
+
+
+def _lines_of(batch: Sequence[tuple[Any, str]]) -> Iterator[list[RewardGroup]]:
+    """Yield a batch as groups of one prompt that follow each other, a line's worth at a time."""
+    groups: list[tuple[Any, list[str]]] = []
+    length = 0
+    for turns, answer in batch:
+        longer = len(answer) + sum(len(turn["content"]) for turn in turns)
+        if length and length + longer > _MOST_CHARACTERS:
+            yield _grouped(groups)
+            groups, length = [], 0
+        length += longer
+        if groups and groups[-1][0] == turns:
+            groups[-1][1].append(answer)
+        else:
+            groups.append((turns, [answer]))
+    if groups:
+        yield _grouped(groups)
+
+
+def _grouped(groups: Sequence[tuple[Any, list[str]]]) -> list[RewardGroup]:
+    return [RewardGroup(messages=turns, completions=answers) for turns, answers in groups]
+
+
+def _turns(prompt: Any) -> list[dict[str, str]]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [_turn(turn) for turn in prompt]
+
+
+def _answer(completion: Any) -> str:
+    if isinstance(completion, str):
+        return completion
+    turns = list(completion)
+    if len(turns) != 1:
+        raise InvalidRequest(
+            f"a completion has {len(turns)} turns, and the reward model scores one; use no tools"
+        )
+    return _turn(turns[0])["content"]
+
+
+def _turn(turn: Mapping[str, Any]) -> dict[str, str]:
+    role, content = turn.get("role"), turn.get("content")
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise InvalidRequest("a turn holds more than text; the reward model reads text alone")
+    return {"role": role, "content": content}

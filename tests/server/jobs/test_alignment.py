@@ -1,0 +1,203 @@
+"""Jobs of the optimisers for several objectives, on a whole server with a real trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.policies import save_policy
+from tests.rsf_jobs import prompt_lines
+from tests.server.jobs.running import FILES, JOBS, RunningServer, running_server
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("clean_environment")]
+
+TINY: dict[str, Any] = {
+    "weights": {"objective_0": 1.0, "objective_1": -0.5},
+    "logged": ["score"],
+    "steps": 4,
+    "prompts_per_step": 2,
+    "group_size": 2,
+    "max_tokens": 6,
+    "checkpoint_steps": 1,
+    "evaluation_prompts": 2,
+    "evaluation_steps": 2,
+    "learning_rate": 1e-3,
+}
+"""Of a run that takes seconds."""
+
+
+async def chat(server: RunningServer, model: str) -> str:
+    """Return which weights answered."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    answer = await server.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["system_fingerprint"]
+
+
+def processes() -> list[int]:
+    """Return the processes that align and that this one has started."""
+    found: list[int] = []
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            if b"steerward.training.align.process" in command:
+                found.append(int(child))
+    return found
+
+
+async def test_a_job_is_killed_paused_and_resumed_and_its_policy_is_served(
+    tmp_path: Path, policy_folder: str
+) -> None:
+    async with running_server(tmp_path / "state", policy_folder) as server:
+        base = await chat(server, "tiny")
+        job_id = await server.create_of("pama", {**TINY, "steps": 8}, content=prompt_lines(40))
+
+        def has_done(steps: int) -> Any:
+            return lambda job: job["progress"]["done"] >= steps
+
+        await server.until(job_id, has_done(2))
+        for process in processes():
+            os.kill(process, signal.SIGKILL)
+        await server.until(job_id, has_done(4))
+        await server.ask(job_id, "pause")
+        job = await server.end(job_id)
+        assert job["status"] == "paused"
+        assert job["progress"]["total"] == 8
+        assert not processes()
+        await server.ask(job_id, "resume")
+        job = await server.end(job_id)
+        assert job["status"] == "succeeded", job
+        told = await server.messages(job_id)
+        assert any("killed by signal 9" in message for message in told)
+        assert "held-out prompts after step 8" in told
+        await is_told_and_served(server, job, base)
+
+
+async def is_told_and_served(server: RunningServer, job: dict[str, Any], base: str) -> None:
+    name = job["fine_tuned_model"]
+    assert name == f"ft:tiny:pama:{job['id'][-8:]}"
+    assert name in await server.models()
+    assert await chat(server, name) != base
+    assert await chat(server, "tiny") == base
+    assert job["method"]["pama"]["seed"] == job["seed"] == 5
+    assert job["trained_tokens"] > 0
+    history = job["progress"]["history"]
+    assert [one["iteration"] for one in history] == [0, 2, 4, 6, 8]
+    assert set(history[0]["rewards"]) == {"objective_0", "less_objective_1", "score"}
+    (checkpoint,) = (await server.http.get(f"{JOBS}/{job['id']}/checkpoints")).json()["data"]
+    assert checkpoint["step_number"] == 8
+    assert checkpoint["metrics"] == history[-1]["rewards"]
+    (file,) = job["result_files"]
+    found = (await server.http.get(f"{FILES}/{file}")).json()
+    assert (found["holds"], found["rows"]) == ("metrics", 8 + 5)
+    content = (await server.http.get(f"{FILES}/{file}/content")).text
+    rows = [json.loads(line) for line in content.splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "step"] == [*range(1, 9)]
+    assert [row["step"] for row in rows if row["kind"] == "evaluation"] == [0, 2, 4, 6, 8]
+
+
+async def test_jobs_that_could_not_run_are_refused_with_their_place(
+    tmp_path: Path, policy_folder: str
+) -> None:
+    async with running_server(tmp_path / "state", policy_folder) as server:
+        file = await server.upload(prompt_lines(4))
+
+        async def refusal(method: str, settings: dict[str, Any]) -> tuple[str, str]:
+            body = {
+                "model": "tiny",
+                "training_file": file,
+                "method": {"type": method, method: {"max_tokens": 8, **settings}},
+            }
+            answer = await server.http.post(JOBS, json=body)
+            assert answer.status_code == 422, answer.text
+            return answer.json()["error"]["code"], answer.json()["error"]["param"]
+
+        judges = {"tasks": {"chat": {"judges": [{"type": "code_tests"}]}}}
+        for method, settings, code, place in (
+            ("pama", {"weights": {"honesty": 1.0}}, "unknown_objective", "weights"),
+            ("grpo", {"logged": ["honesty"]}, "unknown_objective", "logged"),
+            ("grpo", {"max_tokens": 256}, "invalid_request", "max_tokens"),
+            ("cgpo", judges, "invalid_request", "tasks.chat.judges[0].type"),
+        ):
+            assert await refusal(method, settings) == (code, f"method.{method}.{place}")
+        unknown = {"reward_model": "other", "max_tokens": 8}
+        body = {"model": "tiny", "training_file": file, "method": {"type": "pama", "pama": unknown}}
+        answer = await server.http.post(JOBS, json=body)
+        assert answer.json()["error"]["param"] == "method.pama.reward_model"
+
+
+async def test_a_policy_that_reads_no_directions_is_aligned_and_not_sampled_for_them(
+    tmp_path: Path,
+) -> None:
+    policy = save_policy(tmp_path / "tiny", rule=None)
+    async with running_server(tmp_path / "state", policy) as server:
+        settings = {**TINY, "steps": 1, "evaluation_prompts": 0, "method": "lora"}
+        job_id = await server.create_of("grpo", settings, content=prompt_lines(4))
+        job = await server.end(job_id)
+        assert job["status"] == "succeeded", job
+        assert job["progress"]["history"] == []
+        await chat(server, job["fine_tuned_model"])
+        body = {"model": "tiny", "training_file": job["training_file"], "method": {"type": "rsf"}}
+        answer = await server.http.post(JOBS, json=body)
+        assert answer.status_code == 422
+        assert "reads no directions, which method rsf needs" in answer.json()["error"]["message"]
+
+
+async def test_a_reward_model_that_dies_pauses_the_job(tmp_path: Path, policy_folder: str) -> None:
+    async with running_server(tmp_path / "state", policy_folder, patience_s=0.5) as server:
+        job_id = await server.create_of("pama", {**TINY, "steps": 999}, content=prompt_lines(40))
+        await server.until(job_id, lambda job: job["progress"]["done"] >= 1)
+        server.engines["armorm"].close()
+        job = await server.end(job_id)
+        assert (job["status"], job["error"]["code"]) == ("paused", "not_ready")
+        assert "nothing was generated or scored" in job["error"]["message"]
+        assert not processes()
+
+
+async def test_judges_hold_a_job_of_cgpo(tmp_path: Path, policy_folder: str) -> None:
+    settings = {name: value for name, value in TINY.items() if name not in ("weights", "logged")}
+    tasks = {
+        "chat": {"reward": "objective_0", "judges": [{"type": "length", "maximum": 1000}]},
+        "maths": {"reward": "score", "optimizer": "crraft"},
+    }
+    rows = [
+        {"prompt": f"Tell me {place}.", "task": ("chat", "maths")[place % 2]} for place in range(40)
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    async with running_server(tmp_path / "state", policy_folder) as server:
+        job_id = await server.create_of(
+            "cgpo", {**settings, "steps": 2, "tasks": tasks}, content=content
+        )
+        job = await server.end(job_id)
+        assert job["status"] == "succeeded", job
+        assert {"objective_0", "score", "satisfied"} <= set(
+            job["progress"]["history"][-1]["rewards"]
+        )
+
+
+async def test_preferences_become_a_policy_by_modpo(tmp_path: Path, policy_folder: str) -> None:
+    rows = [
+        {"prompt": f"Tell me {place}.", "chosen": f"The fox {place}.", "rejected": "Numbers."}
+        for place in range(24)
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    settings = {
+        "margins": {"objective_0": -0.5},
+        "batch_size": 8,
+        "max_tokens": 6,
+        "evaluation_prompts": 2,
+        "learning_rate": 1e-3,
+    }
+    async with running_server(tmp_path / "state", policy_folder) as server:
+        job_id = await server.create_of("modpo", settings, content=content)
+        job = await server.end(job_id)
+        assert job["status"] == "succeeded", job
+        assert job["fine_tuned_model"] == f"ft:tiny:modpo:{job_id[-8:]}"
+        assert job["progress"]["done"] == job["progress"]["total"] == 3
+        assert await chat(server, job["fine_tuned_model"]) != await chat(server, "tiny")
+        assert [one["iteration"] for one in job["progress"]["history"]] == [0, 3]
