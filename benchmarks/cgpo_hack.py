@@ -182,9 +182,9 @@ class Training:
         from datasets import Dataset
         from trl.trainer.grpo_trainer import GRPOTrainer
 
-        from steerward.training.align.baselines import add_baselines, generated_baselines
-        from steerward.training.align.cgpo_tasks import Task
-        from steerward.training.align.cgpo_trainer import CGPOTrainer
+        from steerward.training.align.cgpo.baselines import add_baselines, generated_baselines
+        from steerward.training.align.cgpo.tasks import Task
+        from steerward.training.align.cgpo.trainer import CGPOTrainer
 
         prompts = [[{"role": "user", "content": prompt}] for prompt in training]
         rows = Dataset.from_dict({"prompt": prompts}).shuffle(seed=self.seed)

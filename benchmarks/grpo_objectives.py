@@ -38,7 +38,7 @@ from benchmarks.objective_tables import draw_curves, gains_table, seeds_table, s
 from steerward.models.source import resolve_source
 from steerward.protocol.alignment import GrpoSettings
 from steerward.training.align.local_rewards import local_source
-from steerward.training.align.report import write_report
+from steerward.training.align.report.page import write_report
 from steerward.training.align.run import AlignRun
 
 # By arm, what both we and TRL call it.

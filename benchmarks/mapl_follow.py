@@ -33,9 +33,9 @@ import numpy as np
 from benchmarks.command import main, table
 from benchmarks.dialogues import dialogues
 from benchmarks.mapl_follow_plot import draw_accuracies
-from steerward.training.align.mapl_evaluate import INTER, INTRA, ORIGINAL
-from steerward.training.align.mapl_run import train_mapl
-from steerward.training.align.mapl_settings import MaplConfig
+from steerward.training.align.mapl.evaluate import INTER, INTRA, ORIGINAL
+from steerward.training.align.mapl.run import train_mapl
+from steerward.training.align.mapl.settings import MaplConfig
 from steerward.training.align.run_folder import Evaluation, read_run
 
 MAPL, TWIN = "MAPL", "Bradley-Terry"

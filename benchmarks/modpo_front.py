@@ -41,13 +41,13 @@ from benchmarks.modpo_pairs import (
 from benchmarks.prompts import prompts_of
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.source import resolve_source, weight_version
-from steerward.training.align.implicit_rewards import AdapterMargins
-from steerward.training.align.margin_sources import ColumnMargins
-from steerward.training.align.margins import MarginSource
-from steerward.training.align.modpo import Tradeoff
-from steerward.training.align.modpo_sweep import sweep
-from steerward.training.align.modpo_trainer import modpo_config
-from steerward.training.align.reference_trainer import padded_tokenizer
+from steerward.training.align.modpo.implicit_rewards import AdapterMargins
+from steerward.training.align.modpo.loss import Tradeoff
+from steerward.training.align.modpo.margin_sources import ColumnMargins
+from steerward.training.align.modpo.margins import MarginSource
+from steerward.training.align.modpo.reference_trainer import padded_tokenizer
+from steerward.training.align.modpo.sweep import sweep
+from steerward.training.align.modpo.trainer import modpo_config
 
 
 @dataclass(frozen=True, slots=True)

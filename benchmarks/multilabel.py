@@ -23,9 +23,9 @@ from benchmarks.command import main, table
 from benchmarks.dialogues import dialogues
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.packing import group_conversations
-from steerward.training.align.multilabel_data import read_labelled
-from steerward.training.align.multilabel_run import train_multilabel
-from steerward.training.align.multilabel_settings import MultiLabelConfig
+from steerward.training.align.multilabel.data import read_labelled
+from steerward.training.align.multilabel.run import train_multilabel
+from steerward.training.align.multilabel.settings import MultiLabelConfig
 from steerward.training.statistics import spearman
 
 _SCORED_AT_ONCE = 16

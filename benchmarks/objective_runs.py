@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 from benchmarks.prompts import prompts_of
 from steerward.models.source import resolve_source
 from steerward.protocol.alignment import GrpoSettings, PamaSettings
-from steerward.training.align.aggregation import Aggregated, Aggregation
+from steerward.training.align.grpo.aggregation import Aggregated, Aggregation
 from steerward.training.align.local_rewards import local_source
 from steerward.training.align.online import OnlineRun
 from steerward.training.align.run import AlignRun, align

@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.command import table
 from benchmarks.objective_runs import WEIGHTS_MS
-from steerward.training.align.report_numbers import Comparison, compare, interval_of, run_numbers
-from steerward.training.align.report_runs import Floats, PooledRun, pooled, read_runs
+from steerward.training.align.report.numbers import Comparison, compare, interval_of, run_numbers
+from steerward.training.align.report.runs import Floats, PooledRun, pooled, read_runs
 from steerward.training.align.run_folder import read_run
 
 _LOGGED = {

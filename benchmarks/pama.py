@@ -35,8 +35,8 @@ from benchmarks.objective_runs import (
 from benchmarks.objective_tables import draw_curves, gains_table, seeds_table, summarise, told
 from benchmarks.peers.mgda import MgdaRun, shortest
 from steerward.protocol.alignment import GrpoSettings, PamaSettings
-from steerward.training.align.pama import combine, noon
-from steerward.training.align.report import write_report
+from steerward.training.align.grpo.pama import combine, noon
+from steerward.training.align.report.page import write_report
 
 _TOLERANCE = 1e-6
 _PAMA = "PAMA"

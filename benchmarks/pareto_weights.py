@@ -25,9 +25,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.command import main, table
 from benchmarks.measure import interleaved
-from steerward.training.align.diagnostics import flat_gradients, objective_losses
-from steerward.training.align.pama import combine, noon
-from steerward.training.align.pareto import min_norm_weights, nearest_to_zero
+from steerward.training.align.grpo.diagnostics import flat_gradients, objective_losses
+from steerward.training.align.grpo.pama import combine, noon
+from steerward.training.align.grpo.pareto import min_norm_weights, nearest_to_zero
 
 VALUE = "closed form"
 WEIGHTS = "closed form, with weights"

@@ -26,13 +26,13 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from benchmarks.objective_runs import CpuTime
 from steerward.protocol.errors import InvalidRequest
-from steerward.training.align.aggregation import mo_grpo
-from steerward.training.align.diagnostics import flat_gradients, objective_losses
-from steerward.training.align.groups import z_scores
-from steerward.training.align.grpo_trainer import MultiObjectiveGRPOTrainer
+from steerward.training.align.grpo.aggregation import mo_grpo
+from steerward.training.align.grpo.diagnostics import flat_gradients, objective_losses
+from steerward.training.align.grpo.groups import z_scores
+from steerward.training.align.grpo.pareto import min_norm_weights
+from steerward.training.align.grpo.trainer import MultiObjectiveGRPOTrainer
 from steerward.training.align.online import OnlineRun, as_dataset
 from steerward.training.align.online_settings import online_arguments
-from steerward.training.align.pareto import min_norm_weights
 from steerward.training.align.policies import load_policy
 
 _ADVANTAGES = "mgda_advantages"

@@ -60,7 +60,7 @@ def run_modpo(config: ModpoConfig) -> None:
 
 def run_report(config: ReportConfig) -> None:
     """Draw runs side by side."""
-    from steerward.training.align.report import write_report
+    from steerward.training.align.report.page import write_report
 
     write_report(
         config.runs,

@@ -14,8 +14,8 @@ from steerward.cli.rsf_settings import RsfConfig
 from steerward.config import ScoreFileConfig, ServeConfig, Settings
 from steerward.protocol.errors import SteerwardError
 from steerward.training import config as training
-from steerward.training.align.mapl_settings import MaplConfig
-from steerward.training.align.multilabel_settings import MultiLabelConfig
+from steerward.training.align.mapl.settings import MaplConfig
+from steerward.training.align.multilabel.settings import MultiLabelConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from steerward import logs
-from steerward.training.align.mapl_settings import MaplConfig
-from steerward.training.align.multilabel_settings import MultiLabelConfig
+from steerward.training.align.mapl.settings import MaplConfig
+from steerward.training.align.multilabel.settings import MultiLabelConfig
 from steerward.training.config import (
     BackboneConfig,
     EmbedConfig,
@@ -81,7 +81,7 @@ def run_evaluate(config: EvaluateConfig) -> None:
 
 def run_multilabel(config: MultiLabelConfig) -> None:
     """Train a model with several labels."""
-    from steerward.training.align.multilabel_run import train_multilabel
+    from steerward.training.align.multilabel.run import train_multilabel
 
     logs.set_up("warning", "text")
     train_multilabel(config, told=_told)
@@ -90,7 +90,7 @@ def run_multilabel(config: MultiLabelConfig) -> None:
 
 def run_mapl(config: MaplConfig) -> None:
     """Train a reward model by MAPL."""
-    from steerward.training.align.mapl_run import train_mapl
+    from steerward.training.align.mapl.run import train_mapl
 
     logs.set_up("warning", "text")
     folder = train_mapl(config, told=_told)

@@ -13,10 +13,10 @@ from trl.trainer.grpo_config import GRPOConfig
 from benchmarks.pama import Setting, arms_of, check_weights, run
 from benchmarks.peers.mgda import MgdaTrainer, shortest
 from steerward.protocol.errors import InvalidRequest
-from steerward.training.align.diagnostics import flat_gradients, objective_losses
-from steerward.training.align.groups import z_scores
+from steerward.training.align.grpo.diagnostics import flat_gradients, objective_losses
+from steerward.training.align.grpo.groups import z_scores
 from tests.policies import save_policy
-from tests.training.align.grpo_cases import CONFIGS, batch_of, column, trainer_of
+from tests.training.align.grpo.cases import CONFIGS, batch_of, column, trainer_of
 
 ONE = [0.0, 1.0, 3.0, 0.5, 2.0, 2.5, -1.0, 0.25]
 TWO = [5.0, 1.0, 1.0, 3.0, 2.0, 0.0, 4.0, 6.0]

@@ -13,15 +13,15 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from steerward.judges.settings import mixture_from_settings
 from steerward.protocol.alignment import CgpoSettings, CgpoTask
-from steerward.training.align.baselines import (
+from steerward.training.align.cgpo.baselines import (
     add_baselines,
     generated_baselines,
     gold_baselines,
 )
-from steerward.training.align.cgpo_judging import judge_batch
-from steerward.training.align.cgpo_settings import TEXT_COLUMN
-from steerward.training.align.cgpo_tasks import COLUMN, Task, task_places
-from steerward.training.align.cgpo_trainer import CGPOTrainer
+from steerward.training.align.cgpo.judging import judge_batch
+from steerward.training.align.cgpo.settings import TEXT_COLUMN
+from steerward.training.align.cgpo.tasks import COLUMN, Task, task_places
+from steerward.training.align.cgpo.trainer import CGPOTrainer
 from steerward.training.align.columns import Columns, RewardSource, build_columns
 from steerward.training.align.measuring import RewardFunction
 from steerward.training.align.policies import adapter_of

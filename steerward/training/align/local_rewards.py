@@ -11,8 +11,8 @@ from accelerate import PartialState
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.source import weight_version
 from steerward.protocol.alignment import SCORE
-from steerward.training.align.checks import check_known
 from steerward.training.align.columns import RewardSource
+from steerward.training.align.grpo.checks import check_known
 from steerward.training.align.model_columns import ModelColumns, RewardModelScorer
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from steerward.models.packing import Group, group_conversations
 from steerward.models.reward_model import RewardModel
 from steerward.protocol.errors import InputTooLong, InvalidRequest, NonFiniteScore, brief
-from steerward.training.align.checks import check_known, check_names
+from steerward.training.align.grpo.checks import check_known, check_names
 
 Rewards = Mapping[str, Sequence[float | None]]
 """One number a completion by column; None where a column does not apply."""

@@ -12,13 +12,13 @@ from transformers import TrainerCallback, TrainerState
 from steerward.protocol.alignment import ModpoSettings
 from steerward.protocol.errors import DatasetRefused
 from steerward.training.align.columns import Columns, RewardSource, build_columns, column_name
-from steerward.training.align.margin_sources import ColumnMargins
-from steerward.training.align.margins import SIDES, with_margins
-from steerward.training.align.modpo import Tradeoff
-from steerward.training.align.modpo_trainer import MODPOTrainer, modpo_config
+from steerward.training.align.modpo.loss import Tradeoff
+from steerward.training.align.modpo.margin_sources import ColumnMargins
+from steerward.training.align.modpo.margins import SIDES, with_margins
+from steerward.training.align.modpo.reference_trainer import padded_tokenizer, with_reference
+from steerward.training.align.modpo.trainer import MODPOTrainer, modpo_config
 from steerward.training.align.online_settings import micro_batch, shared_arguments
 from steerward.training.align.policies import adapter_of, load_policy
-from steerward.training.align.reference_trainer import padded_tokenizer, with_reference
 from steerward.training.align.rows import PairRow, PromptRow, read_pairs, split_held_out
 from steerward.training.align.runner import Runner
 

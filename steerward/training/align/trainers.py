@@ -11,15 +11,15 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.rloo_config import RLOOConfig
 
 from steerward.protocol.alignment import GrpoSettings, PamaSettings
-from steerward.training.align import aggregation as ways
 from steerward.training.align.columns import Columns, column_name
-from steerward.training.align.conditions import Condition
-from steerward.training.align.grpo_trainer import (
+from steerward.training.align.grpo import aggregation as ways
+from steerward.training.align.grpo.conditions import Condition
+from steerward.training.align.grpo.schedules import Cosine, Linear, Schedule
+from steerward.training.align.grpo.trainer import (
     MultiObjectiveGRPOTrainer,
     MultiObjectiveRLOOTrainer,
 )
 from steerward.training.align.policies import adapter_of
-from steerward.training.align.schedules import Cosine, Linear, Schedule
 
 
 def weighted_trainer(

@@ -17,7 +17,7 @@ from steerward.protocol.errors import (
     NonFiniteScore,
     UnknownObjective,
 )
-from steerward.training.align.aggregation import mo_grpo
+from steerward.training.align.grpo.aggregation import mo_grpo
 from steerward.training.align.model_columns import (
     ClassifierScorer,
     ModelColumns,
@@ -26,7 +26,7 @@ from steerward.training.align.model_columns import (
     reward_model_columns,
 )
 from tests.checkpoints import save_sequence_classifier
-from tests.training.align.grpo_cases import logged, trainer_of
+from tests.training.align.grpo.cases import logged, trainer_of
 
 HELLO = [{"role": "user", "content": "Hello, how are you?"}]
 RAINBOWS = "Tell me about rainbows."

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from steerward.protocol.alignment import GrpoSettings, PamaSettings
-from steerward.training.align import aggregation as ways
+from steerward.training.align.grpo import aggregation as ways
 from steerward.training.align.trainers import aggregation_of
 
 TWO = {"a": 1.0, "b": -1.0}

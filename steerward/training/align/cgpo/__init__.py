@@ -1,0 +1,1 @@
+"""CGPO: a reward that counts where every judge passes."""

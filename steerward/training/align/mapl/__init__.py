@@ -1,0 +1,1 @@
+"""MAPL: reward models and policies that follow several instructions."""

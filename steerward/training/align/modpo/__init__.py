@@ -1,0 +1,1 @@
+"""MODPO: preferences of one objective, rewards of the others as margins."""
