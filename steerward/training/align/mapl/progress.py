@@ -21,7 +21,7 @@ class Progress(TrainerCallback):
     """Writes log and evaluations, stops where the loss is no number, and closes checkpoints.
 
     Args:
-        writer: Of the run's folder.
+        writer: Of the run's folder, in the first process.
         held_out: What is measured.
         settings: Of the run.
         identity: Of the run; marks its checkpoints.
@@ -30,7 +30,7 @@ class Progress(TrainerCallback):
 
     def __init__(
         self,
-        writer: RunWriter,
+        writer: RunWriter | None,
         held_out: HeldOutRows,
         settings: MaplConfig,
         identity: str,
@@ -64,7 +64,7 @@ class Progress(TrainerCallback):
             raise TrainingFailed(
                 f"the loss of step {state.global_step} is {logs['loss']}; lower learning_rate"
             )
-        if state.is_world_process_zero:
+        if self._writer is not None:
             numbers = {name: float(v) for name, v in logs.items() if isinstance(v, int | float)}
             self._writer.log(state.global_step, numbers)
             if self._told is not None:
@@ -73,13 +73,13 @@ class Progress(TrainerCallback):
     def on_save(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Let training go on from here, when every process has written its part."""
         PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
+        if self._writer is not None:
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             mark_complete(checkpoint, identity=self._identity)
 
     def _measure(self, state: TrainerState, model: Any) -> None:
         found = self._held_out.measure(model)
-        if state.is_world_process_zero:
+        if self._writer is not None:
             self._writer.evaluate(
                 state.global_step, rewards=found.right, characters=found.characters
             )

@@ -90,10 +90,12 @@ def train_mapl(settings: MaplConfig, *, told: Told | None = None) -> Path:
     prepared = _prepare(settings, folder)
     state = PartialState()
     runs = settings.out / _CHECKPOINTS
-    writer = RunWriter(settings.out, _described(settings, prepared, identity))
+    described = _described(settings, prepared, identity)
+    writer = RunWriter(settings.out, described) if state.is_main_process else None
     with state.main_process_first():
         checkpoint = complete_checkpoint(runs, identity=identity)
-    writer.drop_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
+    if writer is not None:
+        writer.drop_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
     trainer = _trainer(settings, prepared, runs)
     # Standard output is the caller's.
     trainer.remove_callback(PrinterCallback)
