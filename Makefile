@@ -15,14 +15,18 @@ TORCH_INDEX_cuda :=
 ROUNDS ?= 5
 BENCH_ROUNDS := score_throughput concurrency classifiers repeats growth latency ablation dtypes wire \
   generation rsf protocols
-BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline steering_front grpo
+BENCH_ALIGN := grpo grpo_objectives pama cgpo_hack modpo_front
+BENCHMARKS := $(BENCH_ROUNDS) mixed_load timeline steering_front $(BENCH_ALIGN) mapl_follow \
+  multilabel pareto_weights
 $(foreach name,$(BENCH_ROUNDS),$(eval BENCH_FLAGS_$(name) := --rounds $(ROUNDS)))
 BENCH_FLAGS_concurrency += $(addprefix --litserve-python ,$(LITSERVE_PYTHON))
 BENCH_FLAGS_classifiers += $(addprefix --infinity-python ,$(INFINITY_PYTHON))
 BENCH_FLAGS_steering_front := --plot docs/images/steering_front-cpu.png
 BENCH_FLAGS_steering_front += $(addprefix --prompts ,$(PROMPTS))
 BENCH_FLAGS_rsf += $(addprefix --prompts ,$(PROMPTS))
-BENCH_FLAGS_grpo := --plot docs/images/grpo-cpu.png $(addprefix --prompts ,$(PROMPTS))
+$(foreach name,$(BENCH_ALIGN),$(eval BENCH_FLAGS_$(name) := --plot \
+  docs/images/$(name)-cpu.png $(addprefix --prompts ,$(PROMPTS))))
+BENCH_FLAGS_mapl_follow := --plot docs/images/mapl_follow-cpu.png $(addprefix --pairs ,$(PAIRS))
 BENCH_FLAGS_rsf_front := --plot docs/images/rsf_front-cpu.png $(addprefix --prompts ,$(PROMPTS))
 BENCH_FLAGS_rsf_front += $(addprefix --job ,$(JOB))
 CHECKED := steerward tests benchmarks recipes docs
@@ -60,8 +64,8 @@ format: setup
 # make bench ROUNDS=5                 all of them, one after the other
 # make bench-growth ROUNDS=5          one of them
 # make bench-rsf_front JOB=FOLDER     the front of a finished fine-tuning job, by its folder
-# PROMPTS names the prompts of steering_front, rsf, grpo and rsf_front; without it, the first three
-# ask questions of our own, and the last reads the answers that the job was measured by.
+# PROMPTS names the prompts of those that train or steer policies; without it they ask questions of
+# our own, and rsf_front reads the answers that the job was measured by. PAIRS: of mapl_follow.
 # LITSERVE_PYTHON and INFINITY_PYTHON name interpreters whose environments have these peers, to
 # compare with; docs/performance.md tells how to make them.
 bench: $(addprefix bench-,$(BENCHMARKS))
