@@ -6,8 +6,9 @@ without control characters, and never read as markup.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -83,10 +84,20 @@ def event_line(event: JobEvent) -> str:
     data = event.data if event.type == "metrics" else None
     values = [
         f"{plain(name)}={number(value) if isinstance(value, float) else plain(str(value))}"
-        for name, value in (data or {}).items()
+        for name, value in _most_wanted(data or {}).items()
         if isinstance(value, int | float | str)
     ]
     return " ".join([when, f"{event.level:5}", plain(event.message), *values])
+
+
+def _most_wanted(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what people look at in the log of an optimiser's step; other data as they are."""
+    rewards = {
+        name.removeprefix("rewards/").removesuffix("/mean"): value
+        for name, value in data.items()
+        if name.startswith("rewards/") and name.endswith("/mean")
+    }
+    return {"loss": data.get("loss"), **rewards} if rewards else dict(data)
 
 
 def progress_words(job: Job) -> str:

@@ -246,3 +246,9 @@ def test_its_evaluations_are_rows_with_the_rewards_that_fit() -> None:
     assert row(text, "40") == ["40", "0.400", "-0.500"]
     narrow = shown(aligned("running"), width=30)
     assert "step  helpfulness\n" in narrow
+
+
+def test_of_an_optimisers_step_the_rewards_are_shown() -> None:
+    data = {"loss": 0.5, "rewards/kind/mean": 0.25, "rewards/kind/std": 1.0, "entropy": 2.0}
+    line = event_line(event(1, "step 3 of 4", type="metrics", data=data))
+    assert line.endswith(" step 3 of 4 loss=0.500 kind=0.250")
