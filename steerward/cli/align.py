@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from steerward.protocol.alignment import (
     PamaSettings,
     PolicyTraining,
 )
-from steerward.protocol.errors import NotFound
+from steerward.protocol.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from steerward.training.align.columns import RewardSource
@@ -52,10 +53,19 @@ def run_modpo(config: ModpoConfig) -> None:
     if not config.sweep:
         _run(config, settings, rows=config.pairs_file)
         return
-    for weight in config.sweep:
+    # All of them before the first is trained.
+    swept = {weight: _swept(settings, weight) for weight in config.sweep}
+    for weight, own in swept.items():
         name = f"{config.name or 'modpo'} w{weight:g}"
         part = config.model_copy(update={"out": config.out / f"w{weight:g}", "name": name})
-        _run(part, settings.swept(weight), rows=config.pairs_file, cache=config.out)
+        _run(part, own, rows=config.pairs_file, cache=config.out)
+
+
+def _swept(settings: ModpoSettings, weight: float) -> ModpoSettings:
+    try:
+        return settings.swept(weight)
+    except ValueError as error:
+        raise InvalidRequest(f"--sweep: {error}") from error
 
 
 def run_report(config: ReportConfig) -> None:
@@ -73,7 +83,7 @@ def run_report(config: ReportConfig) -> None:
 
 def _run(config: AlignConfig, settings: Any, *, rows: Path, cache: Path | None = None) -> None:
     from steerward.models.source import resolve_source
-    from steerward.training.align.run import AlignRun, align
+    from steerward.training.align.run import AlignRun, align, is_first_process
 
     for path in (rows, config.validation_file):
         if path is not None and not path.is_file():
@@ -90,6 +100,8 @@ def _run(config: AlignConfig, settings: Any, *, rows: Path, cache: Path | None =
     )
     with closing(_Terminal()) as terminal:
         report = align(run, _source(config, settings), terminal)
+    if not is_first_process():
+        return
     told = ", ".join(f"{name} {value:+.3f}" for name, value in report.rewards.items())
     print(f"policy {report.weight_version} after {report.steps} steps -> {run.policy}")
     if told:
@@ -103,23 +115,53 @@ def _source(config: AlignConfig, settings: PolicyTraining) -> RewardSource:
         from steerward.training.align.local_rewards import local_source
 
         return local_source(resolve_source(config.local))
+    return _ServerRewards(config, model=settings.reward_model)
 
-    def of_server(names: Sequence[str]) -> Sequence[Any]:
+
+class _ServerRewards:
+    """Reward columns of a server's model.
+
+    Args:
+        config: Which server.
+        model: Its name there; None: the first.
+    """
+
+    def __init__(self, config: AlignConfig, *, model: str | None) -> None:
+        self._config = config
+        self._model = model
+
+    @cached_property
+    def version(self) -> str:
+        """Of the model's weights, by which numbers are kept."""
+        from steerward.clients import Client
+
+        with Client(self._config.server, api_key=self._config.key) as client:
+            models = client.models()
+            card = client.model(self._model) if self._model else next(iter(models), None)
+        if card is None:
+            raise NotFound(f"{self._config.server} serves no reward model; start it with one")
+        return f"{card.id}@{card.weight_version}"
+
+    def __call__(self, names: Sequence[str]) -> Sequence[Any]:
+        """Return a function for each of some objectives; a sample that cannot be scored has None.
+
+        Raises:
+            SteerwardError: If the server does not answer, or has no such objective.
+        """
         from steerward.clients.trl import reward_funcs
 
         functions = {
             function.__name__.removeprefix("steerward_"): function
             for function in reward_funcs(
-                config.server,
+                self._config.server,
                 objectives=[name for name in names if name != SCORE],
                 score=SCORE in names,
-                model=settings.reward_model,
-                api_key=config.key,
+                model=self._model,
+                api_key=self._config.key,
+                on_error="none",
             )
         }
         return [functions[name] for name in names]
-
-    return of_server
 
 
 class _Terminal:
@@ -128,7 +170,9 @@ class _Terminal:
     def __init__(self) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(total=None, unit="step", desc="aligning")
+        from steerward.training.align.run import is_first_process
+
+        self._bar = tqdm(total=None, unit="step", desc="aligning", disable=not is_first_process())
 
     def stepped(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Move the bar."""
@@ -146,6 +190,10 @@ class _Terminal:
         """Print a line."""
         told = ", ".join(f"{name} {value:+.3f}" for name, value in rewards.items())
         self._bar.write(f"step {step}, held-out prompts: {told}", file=sys.stderr)
+
+    def noted(self, text: str) -> None:
+        """Print a line."""
+        self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from steerward.cli.job_settings import ServerSettings
 from steerward.config import POSITIONAL, Settings
@@ -37,6 +37,15 @@ class AlignConfig(ServerSettings):
     """Reward model to load here, in place of asking a server: a folder, a hub id, or `pocket`."""
     validation_file: Path | None = None
     """Held-out rows. Default: up to a tenth of the others."""
+
+    @model_validator(mode="after")
+    def _one_reward_model(self) -> Self:
+        if self.local is not None and getattr(self, "reward_model", None) is not None:
+            raise ValueError(
+                "local loads a reward model here, reward_model names one of a server; leave one out"
+            )
+        return self
+
     tensorboard: bool = False
     """Write the logs for TensorBoard as well, into `tensorboard` of the run's folder."""
 
@@ -57,7 +66,7 @@ class GrpoConfig(_PromptsConfig, GrpoSettings):
     Examples:
       steerward align grpo prompts.jsonl --local pocket --out runs/grpo
       steerward align grpo prompts.jsonl --out runs/gdpo --steps 200
-        --weights '{"helpfulness": 1, "verbosity": -0.5}' --logged safety
+        --weights '{"helpfulness": 1, "verbosity": -0.5}' --logged harmlessness
       steerward align grpo prompts.jsonl --base ./my-policy --method lora --out runs/lora
       accelerate launch --config_file fsdp.yaml -m steerward align grpo prompts.jsonl --out runs/8
     """
@@ -73,9 +82,9 @@ class PamaConfig(_PromptsConfig, PamaSettings):
 
     Examples:
       steerward align pama prompts.jsonl --local pocket --out runs/pama
-        --weights '{"helpfulness": 1, "correctness": 1, "verbosity": -1}'
+        --weights '{"helpfulness": 1, "clarity": 1, "verbosity": -1}'
       steerward align pama prompts.jsonl --out runs/soft --softmin-k 2
-        --weights '{"helpfulness": 1, "coherence": 1}'
+        --weights '{"helpfulness": 1, "clarity": 1}'
     """
 
     model_config = _LAX
@@ -106,7 +115,7 @@ class ModpoConfig(AlignConfig, ModpoSettings):
     Examples:
       steerward align modpo pairs.jsonl --local pocket --out runs/modpo
         --margins '{"verbosity": -0.5}' --weight 0.5
-      steerward align modpo pairs.jsonl --out runs/front --margins '{"safety": 1}'
+      steerward align modpo pairs.jsonl --out runs/front --margins '{"harmlessness": 1}'
         --sweep 0.2 --sweep 0.5 --sweep 0.8
     """
 

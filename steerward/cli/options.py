@@ -118,7 +118,8 @@ def _is_object(kind: Any) -> bool:
 def _help(name: str, field: FieldInfo, schema: type[Settings]) -> str:
     text = " ".join((field.description or "").split())
     notes: list[str] = []
-    if not field.is_required() and field.default not in (None, False, []):
+    says_nothing = field.default is None or field.default is False or field.default == []
+    if not field.is_required() and not says_nothing:
         default = field.default
         if isinstance(default, BaseModel | dict):
             default = _as_json(default)

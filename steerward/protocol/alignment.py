@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from steerward.protocol.rsf import LoraSettings
 from steerward.protocol.wire import RequestModel, Text
@@ -20,12 +20,16 @@ SCORE = "score"
 
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
+_Judge = dict[str, Any]
+"""Settings of a judge: `type`, and what that kind takes; see `steerward.judges`."""
 _Weights = Annotated[dict[Text, float], Field(min_length=1, max_length=100)]
 _MOST_COMPLETIONS = 65_536
 
 
 class PolicyTraining(RequestModel):
     """How the policy's weights are changed, whatever the optimiser."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     reward_model: Text | None = None
     """Name of a reward model of the server. Default: its first."""
@@ -55,7 +59,7 @@ class PolicyTraining(RequestModel):
     """Longest completion."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Of sampling."""
-    logged: list[Text] = []
+    logged: Annotated[list[Text], Field(max_length=100)] = []
     """Further objectives, to be logged and measured only."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of everything that is drawn."""
@@ -76,6 +80,11 @@ class OnlineSettings(PolicyTraining):
     """Optimiser steps on one batch; above 1 the ratio to the sampling policy is clipped."""
     clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Of that ratio."""
+    max_missing_share: _Share = 0.1
+    """Largest share of a batch whose reward may be missing, for example of completions that are
+    too long for the reward model."""
+    max_idle_steps: _Count = 20
+    """Batches in a row from which nothing is learned, before the run ends."""
 
     @model_validator(mode="after")
     def _batch_is_small(self) -> Self:
@@ -94,10 +103,11 @@ class WeightedSettings(OnlineSettings):
     weights: _Weights = {SCORE: 1.0}
     """Rewards to train on, with their weights: objectives of the reward model, or `score`, the
     gated one. Below 0: less of it is better."""
+    rules: Annotated[dict[Text, _Judge], Field(max_length=32)] = {}
+    """Further rewards by name, for weights and logged: judges, which give 1 where a completion
+    passes, 0 where it fails, and nothing where they do not apply to its row."""
     kl_coef: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL divergence from the policy at the start."""
-    max_missing_share: _Share = 0.1
-    """Largest share of a batch whose reward may be missing."""
 
     @field_validator("weights")
     @classmethod
@@ -114,11 +124,16 @@ class WeightedSettings(OnlineSettings):
     def _names_each_once(self) -> Self:
         if set(self.weights) & set(self.logged) or len(set(self.logged)) < len(self.logged):
             raise ValueError("weights and logged name an objective twice; name each once")
+        for name in self.rules:
+            if name not in self.weights and name not in self.logged:
+                raise ValueError(f"the rule {name!r} is in neither weights nor logged; add it")
         return self
 
 
 class Condition(RequestModel):
     """A reward that counts only where another is high enough (GDPO, arXiv:2601.05242)."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     objective: Text
     """That counts as 0 elsewhere."""
@@ -143,7 +158,7 @@ class GrpoSettings(WeightedSettings):
     the batch, or nothing. Batch suits rewards that are rarely anything but 0."""
     softmin_k: Annotated[float, Field(gt=0)] = 1.0
     """Of softmin: towards 0 it is the mean, high it is the smallest."""
-    conditions: list[Condition] = []
+    conditions: Annotated[list[Condition], Field(max_length=100)] = []
     """Rewards that count only where another is high enough."""
     final_weights: _Weights | None = None
     """Weights at the end of training; the same names. The logs show raw rewards throughout."""
@@ -202,9 +217,11 @@ class PamaSettings(WeightedSettings):
 class CgpoTask(RequestModel):
     """What is special to the prompts of one task (CGPO, arXiv:2409.20370, section 4.2)."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     reward: Text = SCORE
     """Objective of the reward model that is optimised, or `score`."""
-    judges: list[dict[str, Any]] = []
+    judges: Annotated[list[_Judge], Field(max_length=32)] = []
     """Of which all that apply must pass: objects with `type` and what that kind takes."""
     optimizer: Literal["crpg", "codpo", "crraft"] = "crpg"
     """Policy gradient, online DPO, or ranked fine-tuning, each constrained."""
@@ -235,8 +252,24 @@ class CgpoSettings(OnlineSettings):
     `baseline`."""
     max_failure_rate: _Share = 0.1
     """Of a judge that cannot decide, before the run ends."""
-    max_violated_steps: _Count = 10
-    """Batches in a row without a satisfied completion, before the run ends."""
+
+    @model_validator(mode="after")
+    def _tasks_fit_together(self) -> Self:
+        shares = [task.share is not None for task in self.tasks.values()]
+        if any(shares) and not all(shares):
+            raise ValueError("some tasks have a share and some have none; give all of them one")
+        for name, task in self.tasks.items():
+            if task.num_samples is not None and task.num_samples > self.group_size:
+                raise ValueError(
+                    f"task {name!r} uses {task.num_samples} completions of a prompt, and "
+                    f"group_size is {self.group_size}; raise it, or lower num_samples"
+                )
+            if task.optimizer == "codpo" and self.updates_per_batch > 1:
+                raise ValueError(
+                    f"task {name!r} is optimised by codpo, which learns from its own samples "
+                    "alone; leave updates_per_batch at 1"
+                )
+        return self
 
 
 class ModpoSettings(PolicyTraining):
@@ -256,11 +289,30 @@ class ModpoSettings(PolicyTraining):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     """Pairs in one optimiser step, over all devices."""
 
+    @model_validator(mode="after")
+    def _margins_are_numbers(self) -> Self:
+        for name, weight in self.margins.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of the margin {name!r} is {weight}; give a number")
+        if set(self.margins) & set(self.logged):
+            raise ValueError("margins and logged name an objective twice; name each once")
+        return self
+
     def swept(self, weight: float) -> ModpoSettings:
         """Return these settings with another weight of the preferred objective.
 
         The margins' weights share what is left of 1 in their proportions.
+
+        Raises:
+            ValueError: If the weight is not above 0 and at most 1, or no margin has one.
         """
+        if not 0 < weight <= 1:
+            raise ValueError(
+                f"a weight of {weight:g} cannot be swept to: give numbers above 0, up to 1; at 0 "
+                "the policy is the one that its margins prefer, trained by DPO on their pairs"
+            )
         total = sum(abs(value) for value in self.margins.values())
+        if total == 0:
+            raise ValueError("all margins have weight 0; there is nothing to share the rest of 1")
         rest = {name: value / total * (1 - weight) for name, value in self.margins.items()}
         return self.model_copy(update={"weight": weight, "margins": rest})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,8 @@ def column_name(objective: str, weights: Mapping[str, float]) -> str:
 
 
 def _sign(objective: str, weights: Mapping[str, float]) -> float:
-    return -1.0 if weights.get(objective, 1.0) < 0 else 1.0
+    # Of a weight that a sweep has brought to 0, too: its column keeps its name.
+    return math.copysign(1.0, weights.get(objective, 1.0))
 
 
 def named(function: RewardFunction, name: str, *, sign: float = 1.0) -> RewardFunction:

@@ -23,6 +23,7 @@ from steerward.training.align.cgpo.settings import TEXT_COLUMN
 from steerward.training.align.cgpo.tasks import COLUMN, Task, task_places
 from steerward.training.align.cgpo.trainer import CGPOTrainer
 from steerward.training.align.columns import Columns, RewardSource, build_columns
+from steerward.training.align.judged import judge_models
 from steerward.training.align.measuring import RewardFunction
 from steerward.training.align.policies import adapter_of
 
@@ -66,6 +67,7 @@ def constrained_trainer(
     columns: Columns,
     *,
     folder: Path,
+    policy_version: str,
     arguments: dict[str, Any],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -78,6 +80,7 @@ def constrained_trainer(
         settings: Of the run.
         columns: Of the rewards.
         folder: Of the run, where generated baselines are kept.
+        policy_version: Of the weights at the start.
         arguments: For GRPOConfig.
         model: That learns, as it is at the start.
         tokenizer: Of it.
@@ -90,7 +93,14 @@ def constrained_trainer(
     tasks = [_task(name, one, settings, columns) for name, one in settings.tasks.items()]
     if COLUMN not in rows.column_names and len(tasks) == 1:
         rows = rows.add_column(COLUMN, [tasks[0].name] * len(rows))  # pyright: ignore
-    texts = _baselines(settings, folder, model=model, tokenizer=tokenizer, rows=rows)
+    texts = _baselines(
+        settings,
+        folder,
+        model=model,
+        tokenizer=tokenizer,
+        rows=rows,
+        policy_version=policy_version,
+    )
     rows = add_baselines(rows, texts, tasks=tasks, reward_funcs=columns.functions)
     return CGPOTrainer(
         model,
@@ -98,7 +108,8 @@ def constrained_trainer(
         tasks=tasks,
         args=GRPOConfig(**{**arguments, "loss_type": "dr_grpo", "remove_unused_columns": False}),
         train_dataset=rows,
-        max_violated_batches=settings.max_violated_steps,
+        max_missing=settings.max_missing_share,
+        max_violated_batches=settings.max_idle_steps,
         processing_class=tokenizer,
         peft_config=adapter_of(settings),
         callbacks=list(callbacks),
@@ -108,7 +119,9 @@ def constrained_trainer(
 def _task(name: str, given: CgpoTask, settings: CgpoSettings, columns: Columns) -> Task:
     functions = {function.__name__: function for function in columns.functions}
     judges = mixture_from_settings(
-        {"judges": given.judges, "max_failure_rate": settings.max_failure_rate}, columns=functions
+        {"judges": given.judges, "max_failure_rate": settings.max_failure_rate},
+        columns=functions,
+        models=judge_models(given.judges),
     )
     return Task(
         name=name,
@@ -131,6 +144,7 @@ def _baselines(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
+    policy_version: str,
 ) -> list[str]:
     if settings.baseline == "row":
         return gold_baselines(rows, column=TEXT_COLUMN)
@@ -144,5 +158,7 @@ def _baselines(
             seed=settings.seed,
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
+            top_p=settings.top_p,
+            policy_version=policy_version,
             path=folder / _BASELINES,
         )

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from steerward.protocol.errors import InvalidRequest
+from steerward.training.align.responses import draw_responses
 from steerward.training.align.rows import PromptRow
 
 RewardFunction = Callable[..., Any]
@@ -42,10 +42,10 @@ class HeldOut:
     Args:
         rows: The prompts.
         functions: Reward columns.
-        tokenizer: Pads on the left.
+        tokenizer: Of the policy.
         max_tokens: Longest answer.
         temperature: Of sampling.
-        batch_size: Prompts that are answered together.
+        top_p: Of sampling.
         seed: Of sampling.
     """
 
@@ -57,7 +57,7 @@ class HeldOut:
         *,
         max_tokens: int,
         temperature: float,
-        batch_size: int,
+        top_p: float,
         seed: int,
     ) -> None:
         self._rows = rows
@@ -65,7 +65,7 @@ class HeldOut:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._temperature = temperature
-        self._batch_size = batch_size
+        self._top_p = top_p
         self._seed = seed
 
     def measure(self, model: Any) -> Measured:
@@ -74,8 +74,16 @@ class HeldOut:
         Raises:
             SteerwardError: Why there are no rewards.
         """
-        answers = self._answers(model)
         prompts = [[dict(turn) for turn in row.messages] for row in self._rows]
+        answers = draw_responses(
+            model,
+            self._tokenizer,
+            prompts,
+            max_tokens=self._max_tokens,
+            temperature=self._temperature,
+            top_p=self._top_p,
+            seed=self._seed,
+        )
         completions = [[{"role": "assistant", "content": answer}] for answer in answers]
         columns = columns_of(self._rows)
         rewards = {
@@ -83,45 +91,6 @@ class HeldOut:
             for function in self._functions
         }
         return Measured(rewards, [len(answer) for answer in answers])
-
-    @torch.no_grad()
-    def _answers(self, model: Any) -> list[str]:
-        was_training = model.training
-        model.eval()
-        devices = [model.device] if model.device.type == "cuda" else []
-        found: list[str] = []
-        try:
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(self._seed)
-                for begin in range(0, len(self._rows), self._batch_size):
-                    found += self._answer(model, self._rows[begin : begin + self._batch_size])
-        finally:
-            model.train(was_training)
-        return found
-
-    def _answer(self, model: Any, rows: Sequence[PromptRow]) -> list[str]:
-        texts: Any = [
-            self._tokenizer.apply_chat_template(
-                [dict(turn) for turn in row.messages], add_generation_prompt=True, tokenize=False
-            )
-            for row in rows
-        ]
-        inputs = self._tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-        inputs = inputs.to(model.device)
-        ids = model.generate(
-            **inputs,
-            do_sample=True,
-            temperature=self._temperature,
-            top_p=1.0,
-            top_k=0,
-            max_new_tokens=self._max_tokens,
-            pad_token_id=self._tokenizer.pad_token_id,
-        )
-        answers = self._tokenizer.batch_decode(
-            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        # Nothing at all cannot be scored.
-        return [answer if answer.strip() else "." for answer in answers]
 
 
 def columns_of(rows: Sequence[PromptRow]) -> dict[str, list[Any]]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from steerward.models.chat import EncodedConversation
 from steerward.models.packing import Group, group_conversations
 from steerward.models.reward_model import RewardModel
 from steerward.protocol.errors import InputTooLong, InvalidRequest, NonFiniteScore, brief
@@ -119,36 +120,54 @@ class RewardModelScorer:
         """Of the columns, in order."""
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Rewards:
-        """Return the rewards of a batch.
+        """Return the rewards of a batch; None for samples longer than the model reads.
+
+        Nothing is cut; trainers are told how many rewards may be missing.
 
         Raises:
             InvalidRequest: If a sample is not text alone, or the model has no score.
-            InputTooLong: If a sample is longer than the model reads; nothing is cut.
         """
         groups: list[Group] = []
-        first = 0
-        while first < len(prompts):
-            last = first + 1
-            while last < len(prompts) and prompts[last] == prompts[first]:
-                last += 1
-            answers = [answer_text(completion) for completion in completions[first:last]]
-            conversations = self._model.encode(prompt_turns(prompts[first]), answers)
-            groups.extend(group_conversations(conversations))
-            first = last
+        places: list[int] = []
+        for begin, end in _same_prompts(prompts):
+            turns = prompt_turns(prompts[begin])
+            answers = [answer_text(completion) for completion in completions[begin:end]]
+            read = [self._encoded(turns, answer) for answer in answers]
+            places += [begin + i for i, one in enumerate(read) if one is not None]
+            groups.extend(group_conversations([one for one in read if one is not None]))
+        return self._spread(places, groups, num=len(prompts))
+
+    def _encoded(self, turns: Sequence[Any], answer: str) -> EncodedConversation | None:
+        try:
+            return self._model.encode(turns, [answer])[0]
+        except InputTooLong:
+            return None
+
+    def _spread(self, places: Sequence[int], groups: Sequence[Group], *, num: int) -> Rewards:
+        columns: dict[str, list[float | None]] = {name: [None] * num for name in self.names}
+        if not places:
+            return columns
         output = self._model.score(groups)
-        columns: dict[str, list[float | None]] = {
-            name: list(column)
-            for name, column in zip(
-                self._model.objectives.names, output.rewards_NK.T.tolist(), strict=True
-            )
-        }
+        known = dict(zip(self._model.objectives.names, output.rewards_NK.T.tolist(), strict=True))
         if self._with_score:
             if output.scores_N is None:
                 raise InvalidRequest(
                     "this reward model has no score of its own; take its objectives", param="score"
                 )
-            columns["score"] = list(output.scores_N.tolist())
+            known["score"] = output.scores_N.tolist()
+        for name, values in known.items():
+            for place, value in zip(places, values, strict=True):
+                columns[name][place] = value
         return columns
+
+
+def _same_prompts(prompts: Sequence[Any]) -> Iterator[tuple[int, int]]:
+    """Yield where equal prompts begin and end that stand next to each other."""
+    begin = 0
+    for end in range(1, len(prompts) + 1):
+        if end == len(prompts) or prompts[end] != prompts[begin]:
+            yield begin, end
+            begin = end
 
 
 class ClassifierScorer:

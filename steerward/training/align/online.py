@@ -17,9 +17,10 @@ from steerward.training.align.constrained import (
     satisfied_column,
     task_columns,
 )
+from steerward.training.align.judged import with_rules
 from steerward.training.align.measuring import RewardFunction
 from steerward.training.align.online_settings import online_arguments
-from steerward.training.align.policies import load_policy
+from steerward.training.align.policies import load_policy, positions_of
 from steerward.training.align.rows import PromptRow, read_prompts, split_held_out
 from steerward.training.align.runner import Runner
 from steerward.training.align.trainers import weighted_trainer
@@ -38,7 +39,7 @@ class OnlineRun(Runner):
     def _read(self) -> list[PromptRow]:
         rows, num = read_prompts(self._run.rows), self._settings.evaluation_prompts
         if self._run.validation is None:
-            self._rows, held_out = split_held_out(rows, num=num, seed=self._settings.seed)
+            self._rows, held_out = split_held_out(rows, num=num)
             return held_out
         self._rows = rows
         return read_prompts(self._run.validation)[:num]
@@ -51,7 +52,8 @@ class OnlineRun(Runner):
         if isinstance(settings, CgpoSettings):
             return task_columns(source, settings)
         assert isinstance(settings, GrpoSettings | PamaSettings)
-        return build_columns(source, settings.weights, logged=settings.logged)
+        joined = with_rules(source, settings.rules)
+        return build_columns(joined, settings.weights, logged=settings.logged)
 
     def _further_measures(self) -> list[RewardFunction]:
         if isinstance(self._settings, CgpoSettings):
@@ -72,14 +74,19 @@ class OnlineRun(Runner):
             "callbacks": self._tensorboard(),
         }
         if isinstance(settings, CgpoSettings):
-            return constrained_trainer(settings, self._columns, folder=self._run.out, **given)
+            return constrained_trainer(
+                settings,
+                self._columns,
+                folder=self._run.out,
+                policy_version=self._base_version,
+                **given,
+            )
         assert isinstance(settings, GrpoSettings | PamaSettings)
         return weighted_trainer(settings, self._columns, **given)
 
     def _check_length(self, model: PreTrainedModel) -> None:
         """Refuse prompts that leave no room for a completion; nothing is cut."""
-        text = model.config.get_text_config()
-        limit = getattr(text, "max_position_embeddings", None) or 2**31
+        limit = positions_of(model)
         for place, row in enumerate([*self._rows, *self._held_out]):
             turns = [dict(turn) for turn in row.messages]
             ids: Any = self._tokenizer.apply_chat_template(

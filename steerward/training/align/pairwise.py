@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
 from steerward.protocol.alignment import ModpoSettings
 from steerward.protocol.errors import DatasetRefused
@@ -18,7 +18,7 @@ from steerward.training.align.modpo.margins import SIDES, with_margins
 from steerward.training.align.modpo.reference_trainer import padded_tokenizer, with_reference
 from steerward.training.align.modpo.trainer import MODPOTrainer, modpo_config
 from steerward.training.align.online_settings import micro_batch, shared_arguments
-from steerward.training.align.policies import adapter_of, load_policy
+from steerward.training.align.policies import adapter_of, load_policy, positions_of
 from steerward.training.align.rows import PairRow, PromptRow, read_pairs, split_held_out
 from steerward.training.align.runner import Runner
 
@@ -37,7 +37,7 @@ class PairwiseRun(Runner):
     def _read(self) -> list[PromptRow]:
         rows, num = read_pairs(self._run.rows), self._settings.evaluation_prompts
         if self._run.validation is None:
-            self._rows, held_out = split_held_out(rows, num=num, seed=self._settings.seed)
+            self._rows, held_out = split_held_out(rows, num=num)
         else:
             self._rows, held_out = rows, read_pairs(self._run.validation)[:num]
         return [PromptRow(row.messages, row.columns) for row in held_out]
@@ -57,14 +57,17 @@ class PairwiseRun(Runner):
 
     def _trainer(self, runs: Path) -> Any:
         model = load_policy(self._run.base, self._settings, self._device)
+        self._check_length(model)
         training = self._training(runs, parameters=model.num_parameters())
         with self._state.main_process_first():
-            pairs = with_reference(
-                self._pairs(),
-                policy=self._run.base,
-                training=training,
-                cache=self._cache / "reference.safetensors",
-            )
+            pairs = self._pairs()
+        # Processes meet in there: none may wait outside.
+        pairs = with_reference(
+            pairs,
+            policy=self._run.base,
+            training=training,
+            cache=self._cache / "reference.safetensors",
+        )
         trainer = MODPOTrainer(
             tradeoff=self._tradeoff(),
             args=modpo_config(runs, training),
@@ -76,6 +79,19 @@ class PairwiseRun(Runner):
         )
         trainer.add_callback(_CountsOn(trainer))
         return trainer
+
+    def _check_length(self, model: PreTrainedModel) -> None:
+        """Refuse pairs that the policy cannot read whole; nothing is cut."""
+        limit = positions_of(model)
+        for place, row in enumerate(self._rows):
+            for side, response in (("chosen", row.chosen), ("rejected", row.rejected)):
+                turns = [*map(dict, row.messages), {"role": "assistant", "content": response}]
+                ids: Any = self._tokenizer.apply_chat_template(turns, return_dict=False)
+                if len(ids) > limit:
+                    raise DatasetRefused(
+                        f"pair {place} has {len(ids):,} tokens with what is {side}, and the policy "
+                        f"reads {limit:,}; leave it out"
+                    )
 
     @property
     def _cache(self) -> Path:

@@ -78,6 +78,12 @@ def learning_rate(settings: PolicyTraining, parameters: int) -> float:
     return min(_LEARNING_RATE * (_AT_PARAMETERS / parameters) ** _POWER, _HIGHEST_LEARNING_RATE)
 
 
+def positions_of(model: PreTrainedModel) -> int:
+    """Return how many tokens the policy reads at once."""
+    text = model.config.get_text_config()
+    return getattr(text, "max_position_embeddings", None) or 2**31
+
+
 def adapter_of(settings: PolicyTraining) -> LoraConfig | None:
     """Return the settings of the adapter that is trained; None: all weights are."""
     return lora_config(settings.lora) if settings.method == "lora" else None

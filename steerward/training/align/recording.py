@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
 )
 
 from steerward.protocol.errors import TrainingFailed
 from steerward.training.align.measuring import HeldOut
+from steerward.training.align.run import RunObserver
 from steerward.training.align.run_folder import RunWriter
 from steerward.training.sft_folder import mark_complete
 
@@ -38,6 +41,8 @@ class Recording(TrainerCallback):
         identity: Of the work, for its checkpoints.
         processes: That train together.
         observer: Is told of steps and evaluations.
+        notes: Asked once, after the first step, for what the settings do not say: which
+            normalisation ran.
     """
 
     def __init__(
@@ -48,7 +53,8 @@ class Recording(TrainerCallback):
         evaluation_steps: int,
         identity: str,
         processes: PartialState,
-        observer: Any,
+        observer: RunObserver | None,
+        notes: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self._writer = writer
         self._held_out = held_out
@@ -56,6 +62,7 @@ class Recording(TrainerCallback):
         self._identity = identity
         self._processes = processes
         self._observer = observer
+        self._notes = notes
         self.rewards: dict[str, float] = {}
         self.tokens = 0
 
@@ -79,15 +86,23 @@ class Recording(TrainerCallback):
                 f"{metrics.get('grad_norm')}; lower learning_rate"
             )
         self.tokens = int(metrics.get("num_tokens", 0))
+        if self._notes is not None:
+            self._tell(self._notes())
+            self._notes = None
         if self._writer is not None:
             self._writer.log(state.global_step, metrics)
             if self._observer is not None:
                 self._observer.stepped(state.global_step, state.max_steps, metrics)
 
-    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **more: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, *given: Any, **more: Any) -> None:
         """Measure, every so many steps and after the last."""
         del args
+        control: TrainerControl = given[0]
         is_last = state.global_step >= state.max_steps
+        if is_last:
+            # From a checkpoint of the last step transformers would train a step too many. Killed
+            # before its policy is written, the run does its last few steps again.
+            control.should_save = False
         if state.global_step % self._evaluation_steps == 0 or is_last:
             self._measure(more["model"], state.global_step)
 
@@ -97,6 +112,13 @@ class Recording(TrainerCallback):
         if self._processes.is_main_process:
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             mark_complete(checkpoint, identity=self._identity)
+
+    def _tell(self, notes: Mapping[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.note(notes)
+            if self._observer is not None:
+                told = ", ".join(f"{name}: {value}" for name, value in notes.items())
+                self._observer.noted(told)
 
     def _measure(self, model: Any, step: int) -> None:
         if self._held_out is None:

@@ -5,7 +5,8 @@ What is wrong is told with the row, never with what the row says.
 
 from __future__ import annotations
 
-import random
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,6 @@ from typing import Any, TypeVar, cast
 
 from steerward.protocol.errors import DatasetRefused, brief
 from steerward.training.data.rows import read_objects
-
-RowT = TypeVar("RowT")
 
 _HELD_OUT_SHARE = 0.1
 
@@ -35,6 +34,9 @@ class PairRow:
     chosen: str
     rejected: str
     columns: Mapping[str, Any]
+
+
+RowT = TypeVar("RowT", PromptRow, PairRow)
 
 
 def read_prompts(path: Path) -> list[PromptRow]:
@@ -74,12 +76,21 @@ def read_pairs(path: Path) -> list[PairRow]:
     return _some(found, path)
 
 
-def split_held_out(rows: Sequence[RowT], *, num: int, seed: int) -> tuple[list[RowT], list[RowT]]:
-    """Return the rows to train on, and those held out: at most a tenth, drawn by the seed."""
+def split_held_out(rows: Sequence[RowT], *, num: int) -> tuple[list[RowT], list[RowT]]:
+    """Return the rows to train on, and those held out: at most a tenth.
+
+    By the rows alone, so that runs of all seeds, methods and weights are measured alike.
+    """
     num = min(num, int(len(rows) * _HELD_OUT_SHARE))
-    places = set(random.Random(seed).sample(range(len(rows)), num))
+    order = sorted(range(len(rows)), key=lambda place: _digest(rows[place], place))
+    places = set(order[:num])
     kept = [row for place, row in enumerate(rows) if place not in places]
     return kept, [rows[place] for place in sorted(places)]
+
+
+def _digest(row: PromptRow | PairRow, place: int) -> bytes:
+    told = json.dumps([place, [dict(turn) for turn in row.messages]], sort_keys=True)
+    return hashlib.sha256(told.encode()).digest()
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

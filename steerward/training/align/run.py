@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from steerward.models.source import weight_version
 from steerward.protocol.alignment import (
@@ -55,10 +56,18 @@ class AlignRun:
     cache: Path | None = None
     """Folder for what several runs share, such as margins; None: `out`."""
 
-    def identity(self) -> str:
-        """Return what a checkpoint must be of, for training to go on from it."""
-        settings = self.settings.model_dump(mode="json")
-        told = json.dumps([self.method, settings, weight_version(self.base)], sort_keys=True)
+    def told_settings(self) -> dict[str, Any]:
+        """Return the settings without keys, which are nobody's business who reads the folder."""
+        return _without_keys(self.settings.model_dump(mode="json"))
+
+    def identity(self, rewards: str | None) -> str:
+        """Return what a checkpoint must be of, for training to go on from it.
+
+        Args:
+            rewards: Version of the source of rewards, if it has one.
+        """
+        known = [self.method, self.told_settings(), weight_version(self.base), rewards]
+        told = json.dumps(known, sort_keys=True)
         digest = hashlib.sha256(told.encode())
         for path in (self.rows, self.validation):
             digest.update(b"" if path is None else hashlib.sha256(path.read_bytes()).digest())
@@ -73,6 +82,11 @@ class AlignRun:
     def policy(self) -> Path:
         """Folder of the policy, or of the adapter, that the run ends with."""
         return self.out / "policy"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what a killed run goes on from."""
+        return self.out / "checkpoints"
 
     @property
     def report(self) -> Path:
@@ -109,6 +123,17 @@ class RunObserver(Protocol):
         """Take note of the mean rewards of answers to held-out prompts."""
         ...
 
+    def noted(self, text: str) -> None:
+        """Take note of what people should know of the run, such as which normalisation runs."""
+        ...
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that tells people of a run."""
+    from accelerate import PartialState
+
+    return PartialState().is_main_process
+
 
 def align(run: AlignRun, source: RewardSource, observer: RunObserver | None = None) -> AlignReport:
     """Do a run, or return the report of one that is done.
@@ -123,7 +148,7 @@ def align(run: AlignRun, source: RewardSource, observer: RunObserver | None = No
             rewards do not come.
     """
     if run.report.is_file():
-        return _finished(run)
+        return _finished(run, source)
     if isinstance(run.settings, ModpoSettings):
         from steerward.training.align.pairwise import PairwiseRun
 
@@ -133,13 +158,27 @@ def align(run: AlignRun, source: RewardSource, observer: RunObserver | None = No
     return OnlineRun(run, source, observer).run()
 
 
-def _finished(run: AlignRun) -> AlignReport:
+def _without_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {
+            name: "***" if name == "api_key" and one else _without_keys(one)
+            for name, one in fields.items()
+        }
+    if isinstance(value, list):
+        return [_without_keys(one) for one in cast("list[Any]", value)]
+    return value
+
+
+def _finished(run: AlignRun, source: RewardSource) -> AlignReport:
     """Return the report of a run that is done, if it is this one."""
     found = AlignReport(**json.loads(run.report.read_text(encoding="utf-8")))
     identity = read_settings(run.out).model_extra or {}
-    if identity.get("identity") != run.identity():
+    if identity.get("identity") != run.identity(getattr(source, "version", None)):
         raise InvalidRequest(
-            f"{run.out} holds a finished run with other rows, policy or settings; give another "
-            "folder, or delete it"
+            f"{run.out} holds a finished run with other rows, policy, rewards or settings; give "
+            "another folder, or delete it"
         )
+    # Of a run that was killed at its very end.
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
     return found

@@ -121,6 +121,12 @@ class RunWriter:
         for name in (LOG_FILE, EVALUATIONS_FILE):
             _drop_half_line(folder / name)
 
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Add to the settings what was known only later."""
+        path = self._folder / SETTINGS_FILE
+        told = {**json.loads(path.read_text(encoding="utf-8")), "notes": dict(notes)}
+        _replace(path, json.dumps(told, indent=2, ensure_ascii=False, default=str) + "\n")
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append the metrics of a step; those that are no finite number become null."""
         known = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
@@ -171,6 +177,12 @@ class RunWriter:
             os.fsync(file.fileno())
 
     def _check_same(self, found: RunSettings) -> None:
+        identities = [(one.model_extra or {}).get("identity") for one in (found, self._settings)]
+        if None not in identities and identities[0] != identities[1]:
+            raise InvalidRequest(
+                f"{self._folder} holds a run with other rows, policy, rewards or settings; give "
+                "another folder, or delete it"
+            )
         for key in ("method", "name", "objectives"):
             if getattr(found, key) != getattr(self._settings, key):
                 raise InvalidRequest(

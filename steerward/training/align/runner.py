@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,6 @@ from steerward.training.sft_folder import complete_checkpoint
 from steerward.training.sft_settings import device_of
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
-_AT_ONCE = 32
 
 
 class Runner(ABC):
@@ -50,7 +52,9 @@ class Runner(ABC):
         self._held_out = self._read()
         self._columns = self._build_columns(source)
         self._measures = [*self._columns.functions, *self._further_measures()]
-        self._identity = run.identity()
+        self._source_version: str | None = getattr(source, "version", None)
+        self._base_version = weight_version(run.base)
+        self._identity = run.identity(self._source_version)
 
     @abstractmethod
     def _read(self) -> list[PromptRow]:
@@ -74,20 +78,21 @@ class Runner(ABC):
 
     def run(self) -> AlignReport:
         """Train, measure and save."""
-        runs = self._run.out / "checkpoints"
+        runs = self._run.checkpoints
         is_first = self._state.is_main_process
         writer = RunWriter(self._run.out, self._told()) if is_first else None
         with self._state.main_process_first():
             checkpoint = complete_checkpoint(runs, identity=self._identity)
+        trainer = self._trainer(runs)
         recording = Recording(
             writer,
-            self._measured(),
+            self._measured(trainer),
             evaluation_steps=self._run.settings.evaluation_steps,
             identity=self._identity,
             processes=self._state,
             observer=self._observer,
+            notes=lambda: self._notes(trainer),
         )
-        trainer = self._trainer(runs)
         record(trainer, recording)
         with quiet_loading():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -104,17 +109,19 @@ class Runner(ABC):
             "objectives": [one.__name__ for one in self._measures] or list(self._columns.weights),
             "weights": dict(self._columns.weights),
             "identity": self._identity,
-            "base": weight_version(self._run.base),
+            "base": self._base_version,
+            "reward_model": self._source_version,
             "rows": self._num_rows(),
             "held_out_prompts": len(self._held_out),
-            "settings": self._run.settings.model_dump(mode="json"),
+            "held_out_digest": _digest(self._held_out),
+            "settings": self._run.told_settings(),
             "versions": {name: version(name) for name in _LIBRARIES},
         }
 
-    def _measured(self) -> HeldOut | None:
+    def _measured(self, trainer: Any) -> HeldOut | None:
         if not self._held_out or not self._measures:
             return None
-        if str(getattr(self._state.distributed_type, "value", "")) in ("FSDP", "DEEPSPEED"):
+        if _is_sharded(trainer.accelerator):
             raise InvalidRequest(
                 "held-out prompts cannot be answered where weights are sharded over devices; set "
                 "evaluation_prompts to 0, and measure the policy afterwards",
@@ -126,9 +133,19 @@ class Runner(ABC):
             self._tokenizer,
             max_tokens=self._run.settings.max_tokens,
             temperature=self._run.settings.temperature,
-            batch_size=_AT_ONCE,
+            top_p=getattr(self._run.settings, "top_p", 1.0),
             seed=self._run.settings.seed,
         )
+
+    def _notes(self, trainer: Any) -> dict[str, Any]:
+        """Return how TRL computes the loss, and what is done to rewards before."""
+        loss = trainer.args.loss_type if hasattr(trainer.args, "loss_type") else None
+        notes = {
+            "advantages": getattr(trainer, "description", None),
+            "loss": ", ".join(loss) if isinstance(loss, list) else loss,
+            "learning_rate": trainer.args.learning_rate,
+        }
+        return {name: value for name, value in notes.items() if value is not None}
 
     def _tensorboard(self) -> list[Any]:
         if not self._run.tensorboard or not self._state.is_main_process:
@@ -157,3 +174,17 @@ class Runner(ABC):
         if self._state.is_main_process:
             write_json(self._run.report, report.as_json())
         return report
+
+
+def _is_sharded(accelerator: Any) -> bool:
+    """Return whether no process has all weights."""
+    kind = str(getattr(accelerator.distributed_type, "value", ""))
+    if kind == "DEEPSPEED":
+        return accelerator.state.deepspeed_plugin.zero_stage == 3
+    return kind == "FSDP"
+
+
+def _digest(rows: Sequence[PromptRow]) -> str:
+    """Return what rows must have in common to be the same held-out prompts."""
+    told = json.dumps([[dict(turn) for turn in row.messages] for row in rows], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:12]

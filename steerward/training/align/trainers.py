@@ -60,13 +60,15 @@ def weighted_trainer(
         schedule=_schedule(settings) if is_grpo else None,
         conditions=_conditions(settings) if is_grpo else (),
         max_missing=settings.max_missing_share,
+        max_constant_steps=settings.max_idle_steps,
         diagnostic_every=0 if is_grpo else settings.diagnostic_steps or 0,
     )
 
 
 def aggregation_of(settings: GrpoSettings | PamaSettings) -> ways.Aggregation:
     """Return how settings make one advantage of several rewards."""
-    differ = len({abs(weight) for weight in settings.weights.values()}) > 1
+    weights = [abs(weight) for weight in settings.weights.values()]
+    differ = len(set(weights)) > 1
     if isinstance(settings, PamaSettings):
         if settings.softmin_k is not None:
             return ways.SoftMin(
@@ -74,7 +76,8 @@ def aggregation_of(settings: GrpoSettings | PamaSettings) -> ways.Aggregation:
             )
         kind = ways.Min if settings.granularity == "sample" else ways.Gram
         return kind(noon=settings.noon, divide_by_weights=differ, scaling=settings.standardise)
-    return _of_grpo(settings, weights_differ=differ)
+    # On the way from one set of weights to another they may differ, whatever the ends are.
+    return _of_grpo(settings, weights_differ=differ or settings.final_weights is not None)
 
 
 def _of_grpo(settings: GrpoSettings, *, weights_differ: bool) -> ways.Aggregation:

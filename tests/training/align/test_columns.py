@@ -34,6 +34,10 @@ def test_where_less_is_better_the_reward_has_the_other_sign_and_none_stays() -> 
     assert less(**given) == [-4.0, None]
 
 
+def test_a_column_keeps_its_name_where_a_sweep_ends() -> None:
+    assert build_columns(lengths, {"a": -0.0}).weights == {"less_a": 0.0}
+
+
 def test_a_function_that_is_async_stays_so() -> None:
     def source(names: Sequence[str]) -> list[Any]:
         async def column(**_: Any) -> list[float]:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from steerward.policy.local.checkpoint import load_policy
 from steerward.protocol.alignment import CgpoSettings, CgpoTask, GrpoSettings, PamaSettings
 from steerward.protocol.errors import DatasetRefused, InvalidRequest, SteerwardError
+from steerward.training.align import runner
 from steerward.training.align.run import AlignRun, AnySettings, align
 from steerward.training.align.run_folder import read_run
 from tests.policies import save_policy
@@ -116,6 +117,9 @@ class KilledAt:
     def measured(self, step: int, rewards: Mapping[str, float]) -> None:
         """Say nothing."""
 
+    def noted(self, text: str) -> None:
+        """Say nothing."""
+
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_a_run_that_was_killed_goes_on_and_ends_with_equal_weights(
@@ -174,3 +178,54 @@ def test_a_reward_that_fails_ends_the_run_with_its_own_error(
     settings = GrpoSettings(**{**SMALL, "evaluation_prompts": 0})
     with pytest.raises(SteerwardError, match="the reward model is away"):
         align(run_of(settings, base, prompts, tmp_path / "run"), source)
+
+
+def test_a_run_that_is_killed_while_its_policy_is_written_ends_as_any_other(
+    base: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The steps are no whole number of epochs, and a checkpoint would fall on the last.
+    settings = GrpoSettings(**SMALL)
+    whole = run_of(settings, base, prompts, tmp_path / "whole")
+    broken = run_of(settings, base, prompts, tmp_path / "broken")
+    report = align(whole, of_text)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "save_aligned", killed)
+        with pytest.raises(Killed):
+            align(broken, of_text)
+    assert align(broken, of_text) == report
+    assert report.rewards
+    assert len(read_run(broken.out).log) == 4
+
+
+def test_a_run_is_of_its_rewards_too(base: Path, prompts: Path, tmp_path: Path) -> None:
+    def other(names: Sequence[str]) -> list[Any]:
+        return of_text(names)
+
+    other.version = "other"  # pyright: ignore[reportFunctionMemberAccess]
+    run = run_of(GrpoSettings(**{**SMALL, "steps": 1}), base, prompts, tmp_path / "run")
+    align(run, of_text)
+    with pytest.raises(InvalidRequest, match="other rows, policy, rewards or settings"):
+        align(run, other)
+
+
+def test_an_unfinished_run_of_other_settings_is_left_alone(
+    base: Path, prompts: Path, tmp_path: Path
+) -> None:
+    settings = GrpoSettings(**SMALL)
+    with pytest.raises(Killed):
+        align(run_of(settings, base, prompts, tmp_path / "run"), of_text, KilledAt(3))
+    other = settings.model_copy(update={"seed": 1})
+    with pytest.raises(InvalidRequest, match="other rows, policy, rewards or settings"):
+        align(run_of(other, base, prompts, tmp_path / "run"), of_text)
+
+
+def test_what_normalises_rewards_is_told(base: Path, prompts: Path, tmp_path: Path) -> None:
+    run = run_of(GrpoSettings(**{**SMALL, "steps": 1}), base, prompts, tmp_path / "run")
+    align(run, of_text)
+    notes = json.loads((run.out / "settings.json").read_text())["notes"]
+    assert "epsilon 0.0001" in notes["advantages"]
+    assert notes["loss"] == "dapo"

@@ -27,6 +27,10 @@ TWO = {"a": 1.0, "b": -1.0}
         (GrpoSettings(aggregation="min", weights=TWO), ways.Min(noon=False)),
         (PamaSettings(weights=TWO), ways.Min()),
         (PamaSettings(weights={"a": 1.0, "b": 2.0}), ways.Min(divide_by_weights=True)),
+        (
+            GrpoSettings(aggregation="min", weights=TWO, final_weights={"a": 2.0, "b": -1.0}),
+            ways.Min(noon=False, divide_by_weights=True),
+        ),
         (PamaSettings(granularity="batch", noon=False), ways.Gram(noon=False)),
         (
             PamaSettings(softmin_k=2.0, standardise="batch"),

@@ -8,6 +8,7 @@ judges, are found once and kept as columns.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import json
 import math
@@ -15,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 
 from steerward.protocol.errors import DatasetRefused, InvalidRequest, brief
 from steerward.training.align.cgpo.judging import judge_batch
 from steerward.training.align.cgpo.settings import REWARD_COLUMN, SATISFIED_COLUMN, TEXT_COLUMN
 from steerward.training.align.cgpo.tasks import COLUMN, RewardFunction, Task, task_places
+from steerward.training.align.responses import draw_responses
+from steerward.training.files import write_json
 
 _MOST_DRAWS = 4
 
@@ -57,7 +59,8 @@ def generated_baselines(
     seed: int,
     max_tokens: int,
     temperature: float = 1.0,
-    batch_size: int = 32,
+    top_p: float = 1.0,
+    policy_version: str = "",
     path: Path | None = None,
 ) -> list[str]:
     """Return a response of the reference policy to each prompt, the same for the same seed.
@@ -71,33 +74,33 @@ def generated_baselines(
         seed: Of the sampling.
         max_tokens: Longest response, in tokens.
         temperature: Of the sampling; the default is ours, that of training.
-        batch_size: Prompts at once.
+        top_p: Of the sampling.
+        policy_version: Of the weights, told in the file.
         path: File that keeps them; with one that was made of the same prompts and settings,
             nothing is generated.
 
     Raises:
         DatasetRefused: If the file was made of others, or a prompt gets only blank responses.
     """
-    asked = {"seed": seed, "max_tokens": max_tokens, "temperature": temperature}
-    asked |= {"prompts": list(prompts)}
+    asked = {"seed": seed, "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+    digest = hashlib.sha256(json.dumps(list(prompts), sort_keys=True).encode()).hexdigest()
+    asked |= {"policy": policy_version, "prompts_sha256": digest}
     if path is not None and path.exists():
         return _kept(path, asked)
     texts = [""] * len(prompts)
-    was_training = model.training
-    model.eval()
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        for _ in range(_MOST_DRAWS):
-            blank = [i for i, text in enumerate(texts) if not text.strip()]
-            for start in range(0, len(blank), batch_size):
-                places = blank[start : start + batch_size]
-                written = [_written(tokenizer, prompts[i]) for i in places]
-                drawn = _drawn(
-                    model, tokenizer, written, max_tokens=max_tokens, temperature=temperature
-                )
-                for i, text in zip(places, drawn, strict=True):
-                    texts[i] = text
-    model.train(was_training)
+    for draw in range(_MOST_DRAWS):
+        blank = [i for i, text in enumerate(texts) if not text.strip()]
+        drawn = draw_responses(
+            model,
+            tokenizer,
+            [prompts[i] for i in blank],
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed + draw,
+        )
+        for i, text in zip(blank, drawn, strict=True):
+            texts[i] = text
     for row, text in enumerate(texts):
         if not text.strip():
             raise DatasetRefused(
@@ -105,7 +108,7 @@ def generated_baselines(
                 "give its baseline in a column"
             )
     if path is not None:
-        path.write_text(json.dumps({**asked, "baselines": texts}, ensure_ascii=False))
+        write_json(path, {**asked, "baselines": texts})
     return texts
 
 
@@ -117,29 +120,6 @@ def _kept(path: Path, asked: Mapping[str, Any]) -> list[str]:
                 f"{path} holds baselines of other {name}; remove the file to generate them again"
             )
     return found["baselines"]
-
-
-def _written(tokenizer: Any, prompt: Any) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-
-
-def _drawn(
-    model: Any, tokenizer: Any, texts: Sequence[str], *, max_tokens: int, temperature: float
-) -> list[str]:
-    side, tokenizer.padding_side = tokenizer.padding_side, "left"
-    inputs = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
-    tokenizer.padding_side = side
-    ids = model.generate(
-        **inputs.to(model.device),
-        do_sample=True,
-        temperature=temperature,
-        top_p=1.0,
-        top_k=0,
-        max_new_tokens=max_tokens,
-    )
-    return tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def add_baselines(

@@ -58,7 +58,12 @@ class Weighed:
 
 
 def weigh(
-    batch: Batch, tasks: Sequence[Task], *, num_generations: int, max_completion_length: int
+    batch: Batch,
+    tasks: Sequence[Task],
+    *,
+    num_generations: int,
+    max_completion_length: int,
+    max_missing: float = 0.0,
 ) -> Weighed:
     """Return the advantages of a batch: those of each task, times rho and what TRL divides by.
 
@@ -67,9 +72,12 @@ def weigh(
         tasks: Of the run.
         num_generations: G.
         max_completion_length: Of the trainer, tokens.
+        max_missing: Largest share of a task's samples whose reward may be missing; these count as
+            violating, and are never the worst of their prompt.
 
     Raises:
-        TrainingFailed: If a reward, a baseline's reward or a log-ratio is not finite.
+        TrainingFailed: If too many rewards are missing, or a baseline's reward or a log-ratio is
+            not finite.
     """
     advantages_N = torch.zeros_like(batch.rewards_N)
     baselines_N = torch.zeros_like(batch.rewards_N)
@@ -80,7 +88,7 @@ def weigh(
         chosen = groups == place
         if not chosen.any():
             continue
-        samples = _samples(batch, task, chosen, num_generations)
+        samples = _samples(batch, task, chosen, num_generations, max_missing=max_missing)
         own_PK, baseline_P = _weights(
             samples,
             task,
@@ -96,19 +104,33 @@ def weigh(
     return Weighed(advantages_N, baselines_N, metrics, has_signal)
 
 
-def _samples(batch: Batch, task: Task, chosen: Tensor, num_generations: int) -> Samples:
+def _samples(
+    batch: Batch, task: Task, chosen: Tensor, num_generations: int, *, max_missing: float
+) -> Samples:
     def taken(values_N: Tensor) -> Tensor:
         return values_N.view(-1, num_generations)[chosen, : task.num_samples]
 
+    rewards_PK = taken(batch.rewards_N)
+    baselines_P = _first(batch.baselines_N, chosen, num_generations)
+    is_there_PK = rewards_PK.isfinite()
+    share = 1 - float(is_there_PK.float().mean())
+    if share > max_missing:
+        raise TrainingFailed(
+            f"task {brief(task.name)!r}: {share:.0%} of {rewards_PK.numel()} rewards are missing, "
+            f"NaN or infinite, limit {max_missing:.0%}; column {brief(task.reward)!r} must answer "
+            "every row, or raise max_missing_share"
+        )
+    best_P1 = rewards_PK.masked_fill(~is_there_PK, -torch.inf).amax(dim=-1, keepdim=True)
     samples = Samples(
-        rewards_PK=taken(batch.rewards_N),
-        baselines_P=_first(batch.baselines_N, chosen, num_generations),
-        satisfied_PK=taken(batch.satisfied_N),
+        rewards_PK=torch.where(
+            is_there_PK, rewards_PK, torch.where(best_P1.isfinite(), best_P1, baselines_P[:, None])
+        ),
+        baselines_P=baselines_P,
+        satisfied_PK=taken(batch.satisfied_N) & is_there_PK,
         log_ratios_PK=taken(batch.log_ratios_N),
         num_tokens_PK=taken(batch.num_tokens_N),
     )
     for what, values, way_out in (
-        ("rewards", samples.rewards_PK, f"column {brief(task.reward)!r} must answer every row"),
         ("rewards of baselines", samples.baselines_P, "score the baselines again"),
         ("log-ratios", samples.log_ratios_PK, "lower the learning rate"),
     ):

@@ -58,6 +58,7 @@ class CGPOTrainer(GRPOTrainer):
         eval_dataset: The same, or None.
         allow_off_policy: Train CODPO on samples of older weights, which makes its gradient a
             clipped surrogate of another objective.
+        max_missing: Largest share of a task's samples in a batch whose reward may be missing.
         max_violated_batches: How many batches in a row may leave nothing to reinforce before the
             run ends. The default is ours.
         options: Of GRPOTrainer.
@@ -77,6 +78,7 @@ class CGPOTrainer(GRPOTrainer):
         train_dataset: Dataset,
         eval_dataset: Any = None,
         allow_off_policy: bool = False,
+        max_missing: float = 0.0,
         max_violated_batches: int = 10,
         **options: Any,
     ) -> None:
@@ -93,6 +95,7 @@ class CGPOTrainer(GRPOTrainer):
             check_rows(rows, tasks)
         self.tasks = tuple(tasks)
         self._columns = [names.index(task.reward) for task in tasks]
+        self._max_missing = max_missing
         self._max_violated_batches = max_violated_batches
         self._violated_batches = 0
         if len(tasks) > 1:
@@ -152,6 +155,7 @@ class CGPOTrainer(GRPOTrainer):
             self.tasks,
             num_generations=self._group_size,
             max_completion_length=self._most_tokens,
+            max_missing=self._max_missing,
         )
         self._log_batch({**weighed.metrics, **judge_metrics(counts)})
         self._end_if_violated(weighed.has_signal)

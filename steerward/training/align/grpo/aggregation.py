@@ -266,7 +266,9 @@ def _aggregated(values_N: Tensor, text: str, *, weights_K: Tensor | None = None)
 def _weighted_sum(values_NK: Tensor, weights_K: Tensor) -> Tensor:
     """Return the weighted sum of what applies; NaN where nothing does."""
     sums_N = (values_NK * weights_K).nansum(dim=-1)
-    return sums_N.masked_fill(values_NK.isnan().all(dim=-1), torch.nan)
+    # What is only logged says nothing of whether there is something to learn from.
+    is_missing_NK = values_NK.isnan() | (weights_K == 0)
+    return sums_N.masked_fill(is_missing_NK.all(dim=-1), torch.nan)
 
 
 def _soft_least(values_NK: Tensor, weights_K: Tensor, *, sharpness: float) -> Tensor:

@@ -27,7 +27,7 @@ from steerward.training.align.report.numbers import (
     volumes,
 )
 from steerward.training.align.report.plots import Curve, FrontPoint, draw_curves, draw_front
-from steerward.training.align.report.runs import pooled, read_runs
+from steerward.training.align.report.runs import common_objectives, pooled, read_runs
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -86,7 +86,7 @@ def write_report(
     if out.suffix != ".html":
         raise InvalidRequest(f"the page is {out.name}; give it a name that ends in .html")
     read = read_runs(runs, objectives)
-    names = list(objectives or read[0].settings.objectives)
+    names = list(objectives or common_objectives(read))
     comparison = compare(pooled(read, names), names, reference)
     found = [run_numbers(run, comparison) for run in comparison.runs]
     volume = volumes(comparison)

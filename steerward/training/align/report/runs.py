@@ -70,6 +70,12 @@ def read_runs(folders: Sequence[Path], objectives: Sequence[str] | None) -> list
                 f"{run.folder} was evaluated on {counts[1]} prompts, {first.folder} on "
                 f"{counts[0]}; only runs with the same held-out prompts can be compared"
             )
+        digests = {(one.settings.model_extra or {}).get("held_out_digest") for one in (first, run)}
+        if None not in digests and len(digests) > 1:
+            raise InvalidRequest(
+                f"{run.folder} was evaluated on other held-out prompts than {first.folder}; give "
+                "the same validation file to both"
+            )
     return runs
 
 
@@ -100,13 +106,18 @@ def _check_objectives(runs: Sequence[Run], objectives: Sequence[str] | None) -> 
                     f"{', '.join(run.settings.objectives)}"
                 )
         return
-    first = runs[0]
-    for run in runs:
-        if set(run.settings.objectives) != set(first.settings.objectives):
-            raise InvalidRequest(
-                f"{run.folder} has objectives {', '.join(run.settings.objectives)}, {first.folder} "
-                f"has {', '.join(first.settings.objectives)}; name those to compare"
-            )
+    if not common_objectives(runs):
+        told = "; ".join(f"{run.folder}: {', '.join(run.settings.objectives)}" for run in runs)
+        raise InvalidRequest(
+            f"these runs have no objective in common, so they cannot be compared: {told}; log the "
+            "same one in all of them (logged)"
+        )
+
+
+def common_objectives(runs: Sequence[Run]) -> list[str]:
+    """Return the objectives that all runs were measured by, in the order of the first."""
+    common = set.intersection(*(set(run.settings.objectives) for run in runs))
+    return [name for name in runs[0].settings.objectives if name in common]
 
 
 def _check_group(name: str, group: Sequence[Run]) -> None:

@@ -76,7 +76,7 @@ def test_signal_is_a_satisfied_sample_or_a_chosen_baseline() -> None:
 def test_missing_reward_ends_the_run_with_its_task_and_column() -> None:
     batch = batch_of([0, 0])
     batch.rewards_N[2] = torch.nan
-    with pytest.raises(TrainingFailed, match=r"task 'one': 1 of 6 rewards .* column 'reward'"):
+    with pytest.raises(TrainingFailed, match=r"task 'one': 17% of 6 rewards .* column 'reward'"):
         weighed(batch, Task("one", "reward"))
     # The third sample of a group is not used by a task that uses two.
     weighed(batch, Task("one", "reward", num_samples=2))

@@ -195,3 +195,12 @@ def test_part_of_a_group_is_refused(way: Aggregation) -> None:
 def test_sharpness_outside_its_range_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="sharpness 0"):
         SoftMin(0.0)
+
+
+@pytest.mark.parametrize("how", [SumThenNormalize(), NormalizeThenSum()])
+def test_a_sample_without_a_reward_is_left_out_whatever_is_logged_beside(how: Aggregation) -> None:
+    rewards_NK = torch.tensor([[0.8, 1.0], [0.9, 2.0], [torch.nan, 3.0], [0.85, 4.0]])
+    found = how(rewards_NK, group_size=4, weights_K=torch.tensor([1.0, 0.0]))
+    alone = how(rewards_NK[:, :1], group_size=4, weights_K=torch.ones(1))
+    assert found.advantages_N.tolist() == alone.advantages_N.tolist()
+    assert found.advantages_N[2] == 0

@@ -10,7 +10,7 @@ import pytest
 
 from steerward.protocol.errors import DatasetRefused, InvalidRequest, UnknownObjective
 from steerward.training.align.report.numbers import PromptBootstrap, compare, run_numbers, volumes
-from steerward.training.align.report.runs import pooled, read_runs
+from steerward.training.align.report.runs import common_objectives, pooled, read_runs
 from steerward.training.align.run_folder import RunWriter
 
 PROMPTS = 40
@@ -150,8 +150,10 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", {"kind": 1.0})
     fewer = write_run(tmp_path / "fewer", {"kind": 1.0, "short": 1.0}, prompts=10)
     later = write_run(tmp_path / "later", {"kind": 1.0, "short": 1.0}, steps=(5, 10))
-    with pytest.raises(InvalidRequest, match="other has objectives kind, .* name those to compare"):
-        read_runs([first, other], None)
+    assert common_objectives(read_runs([first, other], None)) == ["kind"]
+    stranger = write_run(tmp_path / "stranger", {"rude": 1.0})
+    with pytest.raises(InvalidRequest, match="no objective in common"):
+        read_runs([first, stranger], None)
     assert len(read_runs([first, other], ["kind"])) == 2
     with pytest.raises(UnknownObjective, match="other has no short; its objectives are kind"):
         read_runs([first, other], ["short"])
