@@ -139,6 +139,9 @@ class Told:
         told = ", ".join(f"{name} {value:+.3f}" for name, value in rewards.items())
         print(f"{self._name}, step {step}: {told}", file=sys.stderr, flush=True)
 
+    def noted(self, text: str) -> None:
+        """Say nothing of it: the folder of the run tells."""
+
 
 def chosen(arms: Mapping[str, Arm], names: str) -> dict[str, Arm]:
     """Return the arms of a list with commas; all if it is empty.
