@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -23,8 +24,15 @@ from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
 from tests.golden_cases import GOLDEN, GOLDEN_NAMES
 
+STATE_HOME = os.environ["XDG_STATE_HOME"]
+
 # A shell that runs the tests in the background has them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """Remove the jobs' folder, also of a worker of pytest-xdist and where tests failed."""
+    shutil.rmtree(STATE_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +54,6 @@ def armorm(golden_models: dict[str, RewardModel]) -> RewardModel:
 @pytest.fixture
 def armorm_folder(tmp_path: Path) -> Path:
     """A copy of the golden ArmoRM checkpoint that a test may damage."""
-    import shutil
-
     return Path(shutil.copytree(GOLDEN / "armorm", tmp_path / "armorm"))
 
 

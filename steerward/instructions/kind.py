@@ -10,6 +10,8 @@ from typing import Any
 
 from steerward.protocol.errors import InvalidRequest, brief
 
+_MOST = 1_000_000_000
+
 Arguments = Mapping[str, Any]
 Rule = Callable[[object], Any]
 """Returns an argument as the checker reads it; a ValueError says what it must be."""
@@ -88,13 +90,21 @@ def nothing(response: str, wish: Wish) -> Arguments | None:  # noqa: ARG001
 
 
 def whole_number(*, least: int = 0) -> Rule:
-    """Return the rule of a count. A float that is whole passes: tables keep counts so."""
+    """Return the rule of a count, up to a limit of ours, 1,000,000,000.
+
+    A float that is whole passes: tables keep counts so.
+    """
 
     def rule(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"not a whole number, {brief(repr(value))}")
+        # Before any other look at it: Python neither prints nor rounds the largest integers.
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise ValueError(f"a number of {value.bit_length():,} bits, must be at most {_MOST:,}")
         if not math.isfinite(value) or value != int(value) or value < least:
             raise ValueError(f"{value}, must be a whole number and at least {least}")
+        if value > _MOST:
+            raise ValueError(f"{value}, must be at most {_MOST:,}")
         return int(value)
 
     return rule

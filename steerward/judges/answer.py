@@ -1,11 +1,14 @@
 r"""Judges of a final answer against the row's gold answer (CGPO, section 4.8: the maths judge).
 
 A final answer is what stands in the last `\boxed{}`, else behind the last `####`, else, for a
-number, the last one, and for a text, the whole completion or its last line.
+number, the last one, and for a text, the whole completion or its last line. What is marked, and a
+gold answer that is no prose, must be one number for the judge of numbers; `(3,5)` and
+`3\sqrt{2}` are none.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
@@ -15,33 +18,22 @@ from fractions import Fraction
 from typing import Any, Literal, cast
 
 from steerward.judges.judge import Sample, SampleJudge, Verdict
+from steerward.judges.number import MOST_DIGITS, is_prose, last_number_of, only_number
 from steerward.protocol.errors import InvalidRequest
 
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BOX_OR_BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*+\{)|[{}]")
 _MARK = "####"
-_NUMBER = re.compile(
-    r"""(?P<sign>(?<![A-Za-z0-9_)])[-+−])?       # no sign behind a number: 7-2
-        [$€£]?
-        (?<![A-Za-z0-9_])(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)
-        (?P<exponent>[eE][-+]?\d{1,3}(?!\d))?
-        (?:\s?/\s?(?P<divisor>\d+))?""",
-    re.VERBOSE,
-)
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_SPACING = re.compile(r"\\[!,;: ]|\{,\}|\\left|\\right")
-# Python itself reads no longer ones.
-_MOST_DIGITS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumericAnswer(SampleJudge):
     r"""Passes a completion whose last number equals the row's gold answer.
 
-    Units, currencies and per cent signs are not compared: 50% equals 50. Fractions are read as
-    their value: `\frac{1}{2}` equals 0.5.
+    Units, currencies and per cent signs are not compared: 50% equals 50, and 12 m^2 equals 12.
+    Fractions and mixed numbers are read as their value: `1\frac{1}{2}` equals 1.5.
 
     Args:
-        column: Holds the gold answer: a number, or text that ends in one.
+        column: Holds the gold answer: a number, text that is one, or prose that ends in one.
         absolute_tolerance: Largest difference that passes. The default is ours.
         relative_tolerance: Largest difference that passes, as a share of the gold answer.
         name: Of the judge.
@@ -58,7 +50,7 @@ class NumericAnswer(SampleJudge):
             raise InvalidRequest(f"tolerances are {tolerances}; give finite numbers from 0")
 
     def decide(self, sample: Sample) -> Verdict | None:
-        """Return the verdict; -1 where the gold answer has no number."""
+        """Return the verdict; -1 where the gold answer is not one number."""
         given = sample.get(self.column)
         if given is None:
             return None
@@ -113,49 +105,64 @@ class ExactAnswer(SampleJudge):
 
 def marked_answer(text: str) -> str | None:
     r"""Return what stands in the last `\boxed{}`, else behind the last `####`; None without."""
-    for start in reversed([found.end() for found in _BOXED.finditer(text)]):
-        inside = _until_closed(text, start)
-        if inside is not None:
-            return inside.strip()
+    boxed = _last_box(text)
+    return _behind_mark(text) if boxed is None else boxed
+
+
+def last_number(text: str) -> Fraction | None:
+    r"""Return the number of the marked answer, else the last of the text; None if there is none.
+
+    A marked answer that is not one number has none: neither that of a box that holds two, a root
+    or a variable, nor another of the text. Only `####` before what has no digit, as before a
+    heading, and an empty box mark nothing.
+    """
+    marked = _last_box(text)
+    if marked is None:
+        marked = _behind_mark(text)
+        is_marked = marked is not None and any(character.isdigit() for character in marked)
+    else:
+        is_marked = marked != ""
+    return only_number(marked or "") if is_marked else last_number_of(text)
+
+
+def _last_box(text: str) -> str | None:
+    """Return what stands in the box that starts last, of those that are closed; one pass."""
+    # Of each brace that is open: where what stands in it starts, if it is a box.
+    opened: list[int | None] = []
+    last: tuple[int, int] | None = None
+    for found in _BOX_OR_BRACE.finditer(text):
+        if found[0] != "}":
+            opened.append(found.end() if found["box"] else None)
+        elif opened:
+            start = opened.pop()
+            if start is not None and (last is None or start > last[0]):
+                last = start, found.start()
+    return None if last is None else text[slice(*last)].strip()
+
+
+def _behind_mark(text: str) -> str | None:
     _, mark, behind = text.rpartition(_MARK)
     return behind.strip().partition("\n")[0].strip() if mark else None
 
 
-def last_number(text: str) -> Fraction | None:
-    """Return the last number of the marked answer, else of the text; None if there is none."""
-    marked = marked_answer(text)
-    for part in (marked, text) if marked is not None else (text,):
-        plain = _SPACING.sub(lambda found: "," if found[0] == "{,}" else "", part)
-        numbers = [_value(found) for found in _NUMBER.finditer(_FRACTION.sub(r"\1/\2", plain))]
-        if numbers:
-            return numbers[-1]
-    return None
-
-
-def _until_closed(text: str, start: int) -> str | None:
-    depth = 1
-    for place in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            return text[start:place]
-    return None
-
-
-def _value(found: re.Match[str]) -> Fraction | None:
-    number = found["number"].replace(",", "")
-    divisor = found["divisor"] or "1"
-    if len(number) + len(divisor) > _MOST_DIGITS or not int(divisor):
-        return None
-    value = Fraction(number + (found["exponent"] or "")) / int(divisor)
-    return -value if found["sign"] in ("-", "−") else value
-
-
 def _gold_number(given: Any) -> Fraction | None:
     if isinstance(given, str):
-        return last_number(given)
-    if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
+        return _gold_number_of_text(given)
+    if isinstance(given, bool):
+        return None
+    if isinstance(given, int):
+        return Fraction(given) if abs(given) < 10**MOST_DIGITS else None
+    if isinstance(given, float) and math.isfinite(given):
         return Fraction(str(given))
     return None
+
+
+# Each completion of a group asks for the gold answer of the same row.
+@functools.lru_cache(maxsize=1024)
+def _gold_number_of_text(text: str) -> Fraction | None:
+    if marked_answer(text) is None and not is_prose(text):
+        return only_number(text)
+    return last_number(text)
 
 
 def _texts(given: Any) -> list[str]:

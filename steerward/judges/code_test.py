@@ -32,8 +32,9 @@ class CodeTests(SampleJudge):
             as HumanEval's do.
         which: Which fenced block is the program, if there are several.
         limits: What a program may use.
-        must_isolate: Without which no program is run: the judge fails. By default it does its
-            best, and logs once what could not be isolated.
+        must_isolate: Without which no program is run: the judge fails. Of the rest it does its
+            best, and logs once what could not be isolated. Fewer than by default, or none, let
+            programs that nobody has read near the machine's files, network or processes.
         num_workers: Programs that run at once.
         name: Of the judge.
     """
@@ -43,7 +44,7 @@ class CodeTests(SampleJudge):
     entry_point_column: str | None = None
     which: Literal["first", "last"] = "last"
     limits: Limits = field(default_factory=Limits)
-    must_isolate: tuple[Isolation, ...] = ()
+    must_isolate: tuple[Isolation, ...] = ("network", "files", "processes")
     num_workers: int = 4
     name: str = "code_tests"
 
@@ -95,6 +96,7 @@ def _source(given: Any) -> str | None:
 
 def _verdict(outcome: Outcome) -> Verdict:
     if outcome.status == "not_started":
+        _tell_reason(outcome.output.strip().rpartition("\n")[2])
         return -1
     _tell_missing(ISOLATIONS - outcome.isolation)
     return 1 if outcome.status == "passed" else 0
@@ -109,3 +111,13 @@ def _tell_missing(missing: frozenset[str]) -> None:
             "namespaces are allowed, or name it in must_isolate to run none",
             ", ".join(sorted(missing)),
         )
+
+
+@functools.lru_cache(maxsize=16)
+def _tell_reason(reason: str) -> None:
+    """Log once why no program was run."""
+    logger.warning(
+        "programs of completions are not run: %s; run as root, or where user namespaces are "
+        "allowed, or take what is missing out of must_isolate, if the machine may be lost",
+        reason or "the sandbox did not start",
+    )

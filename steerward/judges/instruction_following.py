@@ -102,5 +102,5 @@ def _read(given: Any, *, column: str) -> Any:
         return given
     try:
         return json.loads(given)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidRequest(f"column {column} of a row holds text that is no JSON") from None

@@ -12,6 +12,8 @@ from steerward.judges.judge import Sample, SampleJudge, Verdict
 from steerward.judges.program import fenced_blocks
 from steerward.protocol.errors import InvalidRequest
 
+_MOST_SCHEMA_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonSchema(SampleJudge):
@@ -21,13 +23,14 @@ class JsonSchema(SampleJudge):
     stand twice are no JSON here. References of a schema to other documents are never fetched.
 
     Args:
-        schema: For all rows, as JSON text; None: only those of rows.
+        schema: For all rows, as JSON text of at most 64 KiB, as those of rows; None: only those
+            of rows. The limit is ours.
         column: Holds a row's own schema. JSON text is the safe form: libraries of datasets give
             every mapping of a column the keys of all others.
         name: Of the judge.
 
     Raises:
-        InvalidRequest: If there is no schema, or it is none.
+        InvalidRequest: If there is no schema, or it is none, too long or nested too deep.
         ImportError: If the package that reads schemas is missing.
     """
 
@@ -48,14 +51,21 @@ class JsonSchema(SampleJudge):
         if schema is None:
             return None
         try:
-            validator = _validator(json.dumps(schema) if isinstance(schema, Mapping) else schema)
-        except (InvalidRequest, TypeError, ValueError):
+            validator = _validator(schema if isinstance(schema, str) else _text(schema))
+        except (InvalidRequest, TypeError, ValueError, RecursionError):
             return -1
         try:
-            value = read_json(sample.completion)
-        except (ValueError, RecursionError):
+            # A lone surrogate can be spelled in JSON, and is no text: also a ValueError.
+            is_valid = validator.is_valid(read_json(sample.completion))
+        except (ValueError, OverflowError, RecursionError):
             return 0
-        return 1 if validator.is_valid(value) else 0
+        return 1 if is_valid else 0
+
+
+def _text(schema: Any) -> str:
+    if not isinstance(schema, Mapping):
+        raise TypeError("a schema is a mapping, or JSON text")
+    return json.dumps(schema, ensure_ascii=False)
 
 
 def read_json(completion: str) -> Any:
@@ -90,7 +100,7 @@ def _validator(schema: str) -> Any:
     """Return the validator of a schema.
 
     Raises:
-        InvalidRequest: If it is none, or refers to another document.
+        InvalidRequest: If it is none, too long, nested too deep, or refers to another document.
         ImportError: With the command that installs what is missing.
     """
     try:
@@ -99,8 +109,17 @@ def _validator(schema: str) -> Any:
         raise ImportError(
             "schemas need 'jsonschema-rs', which is not installed; run: pip install jsonschema-rs"
         ) from error
+    if (size := len(schema.encode(errors="surrogatepass"))) > _MOST_SCHEMA_BYTES:
+        raise InvalidRequest(
+            f"the schema has {size:,} bytes, limit {_MOST_SCHEMA_BYTES:,}; shorten it",
+            param="schema",
+        )
     try:
         return jsonschema_rs.validator_for(json.loads(schema), retriever=_refuse_retrieval)
-    except (ValueError, TypeError, jsonschema_rs.ReferencingError) as error:
+    except RecursionError:
+        raise InvalidRequest(
+            "the schema is nested deeper than can be read; make it flatter", param="schema"
+        ) from None
+    except (ValueError, TypeError, OverflowError, jsonschema_rs.ReferencingError) as error:
         reason = str(error).partition("\n")[0]
         raise InvalidRequest(f"the schema is no JSON schema: {reason}", param="schema") from None

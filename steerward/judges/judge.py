@@ -6,12 +6,15 @@ A judge decides of each completion whether it satisfies a rule (CGPO, arXiv:2409
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
-from steerward.protocol.errors import InvalidRequest, SteerwardError
+from steerward.protocol.errors import InvalidRequest, SteerwardError, brief
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 Verdict = Literal[1, 0, -1]
 """1: the completion passes. 0: it fails. -1: the judge itself failed, which says nothing of it."""
@@ -56,6 +59,20 @@ class Judge(Protocol):
             rows: The other columns of the dataset, one mapping for each completion.
         """
         ...
+
+
+def checked_name(name: str) -> str:
+    """Return the name of a judge.
+
+    Raises:
+        ValueError: If it has what would break the names of metrics, or the lines of a log.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"a judge is called {brief(ascii(name))}; a name may have letters from a to z, "
+            "digits, and _ . - only, and at least one of them"
+        )
+    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,8 @@ def _json(response: httpx.Response) -> Any:
 def found_labels(body: Any, labels: tuple[str, ...]) -> tuple[float, ...] | None:
     """Return the probability of each label out of a chat completion; None if one is missing.
 
+    White space around tokens and labels is not compared.
+
     Raises:
         ConnectionFailed: If the answer has no log-probabilities, as of a server that knows none.
     """
@@ -168,9 +170,10 @@ def found_labels(body: Any, labels: tuple[str, ...]) -> tuple[float, ...] | None
     by_label: defaultdict[str, float] = defaultdict(float)
     for token, logprob in found:
         by_label[token.strip()] += math.exp(min(logprob, 0.0))
-    if not all(label in by_label for label in labels):
+    words = [label.strip() for label in labels]
+    if not all(word in by_label for word in words):
         return None
-    return tuple(by_label[label] for label in labels)
+    return tuple(by_label[word] for word in words)
 
 
 def _seconds(given: str | None) -> float:

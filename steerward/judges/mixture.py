@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from steerward.judges.judge import Judge, JudgeFailed, Row, Turns, Verdict
+from steerward.judges.judge import Judge, JudgeFailed, Row, Turns, Verdict, checked_name
 from steerward.protocol.errors import InvalidRequest, brief
 
 _VERDICTS = (1, 0, -1, None)
@@ -49,17 +49,20 @@ class Mixture:
     """The judges of one task.
 
     Args:
-        judges: With distinct names; none at all leaves every completion satisfied.
+        judges: With distinct names of letters, digits, `_`, `.` and `-`; none at all leaves every
+            completion satisfied.
         max_failure_rate: Largest share of -1 that a judge may give in one call, of the completions
             to which it applies. The default of a tenth is ours; 1 allows all.
 
     Raises:
-        InvalidRequest: If two judges have one name, or the rate is not within 0 and 1.
+        InvalidRequest: If two judges have one name, a name has other signs, or the rate is not
+            within 0 and 1.
     """
 
     def __init__(self, judges: Sequence[Judge], *, max_failure_rate: float = 0.1) -> None:
         counts = Counter(judge.name for judge in judges)
         for name, count in counts.items():
+            _check_name(name)
             if count > 1:
                 raise InvalidRequest(
                     f"{count} judges are called {brief(name)!r}, and verdicts are told by name; "
@@ -120,6 +123,13 @@ class Mixture:
                     f"{rate:.0%}; the limit max_failure_rate is {self._max_failure_rate:.0%}. "
                     "Mend what it needs (its server, its sandbox, its column), or raise the limit"
                 )
+
+
+def _check_name(name: str) -> None:
+    try:
+        checked_name(name)
+    except ValueError as error:
+        raise InvalidRequest(str(error), param="judges") from None
 
 
 def _failure_rate(verdicts: Sequence[Verdict | None]) -> float:

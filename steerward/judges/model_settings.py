@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from steerward.judges.labels import LabelProbabilities, ServerLabels
 from steerward.judges.llm import LanguageModelJudge
-from steerward.judges.rule_settings import Count, Name, Seconds, Size
+from steerward.judges.rule_settings import Count, JudgeName, Name, Seconds, Size
 from steerward.judges.templates import Template, template_named
 from steerward.judges.threshold import RewardColumn, RewardThreshold
 from steerward.protocol.errors import InvalidRequest, brief
@@ -33,7 +33,7 @@ class LanguageModelSettings(RequestModel):
     """A language model answers a question with the label that says so."""
 
     type: Literal["language_model"]
-    name: Name | None = None
+    name: JudgeName | None = None
     """Under which verdicts are logged. Default: that of the template."""
     template: Name | TemplateSettings
     """The question: false_refusal, factuality, safety, style, or one of the user's own."""
@@ -113,7 +113,7 @@ class RewardThresholdSettings(RequestModel):
     """The raw value of a reward column is within limits, both included."""
 
     type: Literal["reward_threshold"]
-    name: Name | None = None
+    name: JudgeName | None = None
     """Under which verdicts are logged. Default: that of the column."""
     column: Name
     """Name of the reward column."""

@@ -6,7 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-_FENCE = re.compile(r" {0,3}(?P<marks>`{3,}|~{3,})\s*(?P<tag>[^\s`]*)[^`]*")
+# Possessive: what was taken is not tried again, so that long lines take no longer than they are.
+_FENCE = re.compile(
+    r"(?P<indent>[ \t]*+)(?P<item>(?:[-*+]|\d{1,9}[.)])[ \t]++)?+"
+    r"(?P<marks>`{3,}+|~{3,}+)\s*+(?P<tag>[^\s`]*+)[^`]*+"
+)
+# In Markdown, from where on a line is code without a fence, unless it belongs to an item of a list.
+_DEEP = 4
 _PYTHON = ("", "python", "python3", "py")
 
 
@@ -20,15 +26,22 @@ class Block:
 
 
 def fenced_blocks(completion: str) -> list[Block]:
-    """Return the fenced blocks in order; one that is not closed goes on to the end."""
+    """Return the fenced blocks in order; one that is not closed goes on to the end.
+
+    A fence may stand at any depth, as in an item of a list; the lines behind it then lose as much
+    white space as it has before it.
+    """
     blocks: list[Block] = []
     lines: list[str] = []
     opened: re.Match[str] | None = None
+    is_quoted = False
     for line in completion.splitlines():
         found = _FENCE.fullmatch(line)
         if opened is None:
-            opened = found
-        elif found is not None and not found["tag"] and found["marks"].startswith(opened["marks"]):
+            # A deep fence inside a string is part of a program that stands without fences.
+            opened = None if is_quoted and found and _width(found) >= _DEEP else found
+            is_quoted ^= (line.count('"""') + line.count("'''")) % 2 == 1
+        elif found is not None and _closes(found, opened):
             blocks.append(_block(opened, lines))
             opened, lines = None, []
         else:
@@ -36,8 +49,32 @@ def fenced_blocks(completion: str) -> list[Block]:
     return blocks if opened is None else [*blocks, _block(opened, lines)]
 
 
+def _closes(found: re.Match[str], opened: re.Match[str]) -> bool:
+    """Return whether a fence ends a block; a deeper one belongs to what stands in it."""
+    if found["tag"] or found["item"] or _width(found) >= _width(opened) + _DEEP:
+        return False
+    return found["marks"].startswith(opened["marks"])
+
+
 def _block(opened: re.Match[str], lines: list[str]) -> Block:
-    return Block(opened["tag"].lower(), "\n".join(lines) + "\n")
+    width = _width(opened)
+    text = "\n".join(_without_indent(line, width) for line in lines)
+    return Block(opened["tag"].lower(), f"{text}\n")
+
+
+def _width(fence: re.Match[str]) -> int:
+    """Return how many columns stand before a fence; a tab ends at the next multiple of four."""
+    return len((fence["indent"] + (fence["item"] or "")).expandtabs(_DEEP))
+
+
+def _without_indent(line: str, width: int) -> str:
+    """Return a line without the white space of its first columns."""
+    column = 0
+    for place, character in enumerate(line):
+        if character not in " \t" or column >= width:
+            return line[place:]
+        column += 1 if character == " " else _DEEP - column % _DEEP
+    return ""
 
 
 def program_of(completion: str, *, which: Literal["first", "last"] = "last") -> str | None:

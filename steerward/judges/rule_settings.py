@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from steerward.judges.answer import ExactAnswer, NumericAnswer
 from steerward.judges.code_test import CodeTests
 from steerward.judges.instruction_following import InstructionFollowing
 from steerward.judges.json_schema import JsonSchema
-from steerward.judges.judge import Judge
+from steerward.judges.judge import Judge, checked_name
 from steerward.judges.labels import LabelProbabilities
 from steerward.judges.sandbox import Isolation, Limits
 from steerward.judges.text_rule import Keywords, Language, Length, Pattern
@@ -19,11 +19,13 @@ from steerward.judges.threshold import RewardColumn
 from steerward.protocol.wire import RequestModel
 
 Name = Annotated[str, Field(min_length=1)]
+JudgeName = Annotated[str, AfterValidator(checked_name)]
 Size = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
 _LIMITS = Limits()
+_MUST_ISOLATE = CodeTests().must_isolate
 
 
 class RuleSettings(RequestModel):
@@ -55,7 +57,7 @@ class ExactAnswerSettings(RuleSettings):
 
     builds = ExactAnswer
     type: Literal["exact_answer"]
-    name: Name = "exact_answer"
+    name: JudgeName = "exact_answer"
     """Under which verdicts are logged."""
     column: Name = "answer"
     """Holds the gold answer, or a list of answers of which each is right."""
@@ -70,7 +72,7 @@ class NumericAnswerSettings(RuleSettings):
 
     builds = NumericAnswer
     type: Literal["numeric_answer"]
-    name: Name = "numeric_answer"
+    name: JudgeName = "numeric_answer"
     """Under which verdicts are logged."""
     column: Name = "answer"
     """Holds the gold answer: a number, or text that ends in one."""
@@ -85,7 +87,7 @@ class LengthSettings(RuleSettings):
 
     builds = Length
     type: Literal["length"]
-    name: Name = "length"
+    name: JudgeName = "length"
     """Under which verdicts are logged."""
     unit: Literal["characters", "words"] = "words"
     """What is counted."""
@@ -104,7 +106,7 @@ class KeywordsSettings(RuleSettings):
 
     builds = Keywords
     type: Literal["keywords"]
-    name: Name = "keywords"
+    name: JudgeName = "keywords"
     """Under which verdicts are logged."""
     required: list[str] = []
     """Keywords that must be there."""
@@ -125,10 +127,11 @@ class PatternSettings(RuleSettings):
 
     builds = Pattern
     type: Literal["pattern"]
-    name: Name = "pattern"
+    name: JudgeName = "pattern"
     """Under which verdicts are logged."""
     pattern: str | None = None
-    """For all rows, in the syntax of the package regex, which is that of Python and more."""
+    """For all rows, in the syntax of the package regex, which is that of Python and more; at most
+    1,000 characters."""
     column: Name | None = None
     """Holds a row's own expression."""
     is_whole: bool = False
@@ -142,7 +145,7 @@ class LanguageSettings(RuleSettings):
 
     builds = Language
     type: Literal["language"]
-    name: Name = "language"
+    name: JudgeName = "language"
     """Under which verdicts are logged."""
     language: Name | None = None
     """ISO 639-1 code for all rows, such as en."""
@@ -155,10 +158,10 @@ class JsonSchemaSettings(RuleSettings):
 
     builds = JsonSchema
     type: Literal["json_schema"]
-    name: Name = "json_schema"
+    name: JudgeName = "json_schema"
     """Under which verdicts are logged."""
     schema_text: str | None = Field(default=None, alias="schema")
-    """For all rows, as JSON text."""
+    """For all rows, as JSON text of at most 64 KiB."""
     column: Name | None = "json_schema"
     """Holds a row's own schema, best as JSON text."""
 
@@ -172,7 +175,7 @@ class InstructionFollowingSettings(RuleSettings):
 
     builds = InstructionFollowing
     type: Literal["instruction_following"]
-    name: Name = "instruction_following"
+    name: JudgeName = "instruction_following"
     """Under which verdicts are logged."""
     column: Name = "instructions"
     """Holds a list of instructions, each with kind and arguments."""
@@ -189,7 +192,7 @@ class CodeTestsSettings(RuleSettings):
 
     builds = CodeTests
     type: Literal["code_tests"]
-    name: Name = "code_tests"
+    name: JudgeName = "code_tests"
     """Under which verdicts are logged."""
     column: Name = "unit_tests"
     """Holds Python source that raises where a test fails, or a list of such."""
@@ -209,8 +212,10 @@ class CodeTestsSettings(RuleSettings):
     """Size of each file, and of all where files are isolated."""
     processes: Count = _LIMITS.processes
     """Processes and threads of a program at once."""
-    must_isolate: list[Isolation] = []
-    """Without which no program is run, and the judge fails: network, processes, files, user."""
+    must_isolate: list[Isolation] = list(_MUST_ISOLATE)
+    """Without which no program is run, and the judge fails: network, files, processes, user,
+    messages, system_calls. An empty list runs programs with what isolation there is, on purpose:
+    they may then read and write this user's files, use the network and outlive the run."""
     num_workers: Count = 4
     """Programs that run at once."""
 

@@ -16,11 +16,17 @@ What holds only where the kernel lets this user have it, and is told as `Outcome
 * `user`: a user that nobody else is. Only root can give it away; the limit on the number of
   processes then counts those of this program alone. Otherwise it counts all of the user's (of a
   namespace, on Linux from 5.14), and does not bind root.
+* `messages`: a namespace of System V's messages, semaphores and shared memory, which end with it.
+* `system_calls`: a filter that refuses what holds memory which no limit counts and which may
+  outlive the program: shared memory of System V, files and secrets in memory, keys, mounts,
+  io_uring, and a few more (`_REFUSED_CALLS` of the launcher). Linux on x86_64 and aarch64 has it.
+  Without it, `memory_bytes` bounds no program that means to get past it.
 
-What does not hold: the kernel is shared, and the memory of several processes together is bounded
-by `processes` times `memory_bytes` only. The tests run in the program's own process: a program
-that is written to deceive them can (it may replace what they call, or find them in memory). One
-that merely ends early does not pass.
+What does not hold: the kernel is shared. The memory of several processes together is bounded by
+`processes` times `memory_bytes` only, where `system_calls` is in force, and besides it by
+`file_bytes` where `files` is; elsewhere by nothing. The tests run in the program's own process: a
+program that is written to deceive them can (it may replace what they call, or find them in
+memory). One that merely ends early does not pass.
 """
 
 from __future__ import annotations
@@ -47,7 +53,7 @@ _START_TIMEOUT_S = 20.0
 _MOST_REPORTED_BYTES = 1024
 _CHUNK_BYTES = 64 * 1024
 
-Isolation = Literal["network", "processes", "files", "user"]
+Isolation = Literal["network", "processes", "files", "user", "messages", "system_calls"]
 """What may be isolated beyond what always is."""
 ISOLATIONS: frozenset[str] = frozenset(get_args(Isolation))
 """All of them."""
@@ -62,7 +68,7 @@ class Limits:
     wall_s: float = 10.0
     """Seconds from the program's start to its end."""
     memory_bytes: int = 512 * 1024 * 1024
-    """Address space of each process."""
+    """Address space of each process; other memory is refused where `system_calls` are."""
     file_bytes: int = 16 * 1024 * 1024
     """Size of a file, and of all files where these are isolated."""
     processes: int = 16

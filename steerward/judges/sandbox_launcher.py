@@ -26,6 +26,31 @@ _NO_SUID, _NO_DEVICES, _BIND, _RECURSIVE, _PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0
 _SYS_MOUNT_SETATTR, _AT_CWD, _AT_RECURSIVE, _READ_ONLY = 442, -100, 0x8000, 0x1
 _PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES, _CAPABILITY_VERSION = 1, 38, 0x20080522
 
+# From linux/seccomp.h, linux/filter.h, linux/audit.h and each machine's unistd.h.
+_SET_FILTER, _FILTER_MODE, _ALLOW, _REFUSE_AS_NOT_PERMITTED = 22, 2, 0x7FFF0000, 0x00050001
+_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_NUMBER_OFFSET, _MACHINE_OFFSET, _FIRST_OF_X32 = 0, 4, 0x40000000
+_MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+# By name, on x86_64 and on aarch64. They hold memory that no limit of a process counts and that may
+# outlive it, or make a place for such memory, or open parts of the kernel that no program needs.
+_REFUSED_CALLS = {
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "io_uring_setup": (425, 425),
+    "userfaultfd": (323, 282),
+    "mount": (165, 40),
+    "fsopen": (430, 430),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+}
+
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/lib", "/lib32", "/lib64")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 # Users that nobody is; the second, where a container knows few.
@@ -53,9 +78,11 @@ def main() -> None:
     user = _become_nobody()
     if user is not None:
         isolation.add("user")
+    _restrict(settings)
+    if _refuse_calls():
+        isolation.add("system_calls")
     if missing := set(settings["must_isolate"]) - isolation:
         sys.exit(f"this machine does not isolate {', '.join(sorted(missing))}")
-    _restrict(settings)
     # What cannot be read would fail every program that imports something.
     with open(os.__file__, "rb"):
         pass
@@ -86,14 +113,14 @@ def _leave_namespaces() -> set[str]:
     flags = _NEW_NETWORK | _NEW_PROCESSES | _NEW_MOUNTS | _NEW_MESSAGES
     user, group = os.geteuid(), os.getegid()
     if user == 0 and _libc.unshare(flags) == 0:
-        return {"network", "processes", "files"}
+        return {"network", "processes", "files", "messages"}
     if _libc.unshare(flags | _NEW_USERS) != 0:
         return set()
     maps = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
     for name, line in maps.items():
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(line)
-    return {"network", "processes", "files"}
+    return {"network", "processes", "files", "messages"}
 
 
 def _enter_own_root(max_bytes: int) -> bool:
@@ -190,6 +217,38 @@ def _restrict(settings: dict[str, Any]) -> None:
     }
     for which, limit in limits.items():
         resource.setrlimit(which, limit if isinstance(limit, tuple) else (limit, limit))
+
+
+def _refuse_calls() -> bool:
+    """Have the kernel refuse `_REFUSED_CALLS` from here on; return whether it does."""
+    machine = os.uname().machine
+    # A process of 32 bits has other numbers, so none of its calls is let through.
+    if machine not in _MACHINES or struct.calcsize("P") != 8:
+        return False
+    program = b"".join(_filter(machine))
+    held = ctypes.create_string_buffer(program, len(program))
+    # The number of instructions, and where they are.
+    where = struct.pack("HP", len(program) // 8, ctypes.addressof(held))
+    return _libc.prctl(_SET_FILTER, _FILTER_MODE, where, 0, 0) == 0
+
+
+def _filter(machine: str) -> list[bytes]:
+    """Return the instructions of the filter: code, steps if true, steps if false, value."""
+    column = list(_MACHINES).index(machine)
+    numbers = sorted(both[column] for both in _REFUSED_CALLS.values())
+    checks = [(_IF_AT_LEAST, _FIRST_OF_X32), *((_IF_EQUAL, number) for number in numbers)]
+    # Each check that is true goes to the end, past the checks left and the permission.
+    steps = range(len(checks), 0, -1)
+    instructions = [
+        (_LOAD, 0, 0, _MACHINE_OFFSET),
+        (_IF_EQUAL, 1, 0, _MACHINES[machine]),
+        (_RETURN, 0, 0, _REFUSE_AS_NOT_PERMITTED),
+        (_LOAD, 0, 0, _NUMBER_OFFSET),
+        *((code, step, 0, value) for (code, value), step in zip(checks, steps, strict=True)),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _REFUSE_AS_NOT_PERMITTED),
+    ]
+    return [struct.pack("=HBBI", *one) for one in instructions]
 
 
 def _run(settings: dict[str, Any]) -> None:

@@ -26,6 +26,8 @@ from steerward.judges.threshold import RewardColumn
 from steerward.protocol.validation import invalid_request
 from steerward.protocol.wire import RequestModel
 
+_MOST_JUDGES = 32
+
 JudgeSettings = Annotated[
     ExactAnswerSettings
     | NumericAnswerSettings
@@ -46,14 +48,17 @@ JudgeSettings = Annotated[
 class MixtureSettings(RequestModel):
     """Settings of a mixture of judges."""
 
-    judges: list[JudgeSettings] = []
-    """Each with its own name; a completion is satisfied if all that apply to its row pass."""
+    judges: Annotated[list[JudgeSettings], Field(max_length=_MOST_JUDGES)] = []
+    """At most 32, each with its own name; a completion is satisfied if all that apply to its row
+    pass."""
     max_failure_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """Largest share of completions that a judge may fail to judge in one call before training
     stops. Such completions count as violations."""
 
 
-_JUDGES: TypeAdapter[list[JudgeSettings]] = TypeAdapter(list[JudgeSettings])
+_JUDGES: TypeAdapter[list[JudgeSettings]] = TypeAdapter(
+    Annotated[list[JudgeSettings], Field(max_length=_MOST_JUDGES)]
+)
 
 
 def from_settings(
@@ -65,7 +70,7 @@ def from_settings(
     """Return the judges that settings describe, in order.
 
     Args:
-        settings: One for each judge.
+        settings: One for each judge, at most 32.
         columns: Reward columns by name, for thresholds.
         models: Models in this process by name, for judges without a URL.
 

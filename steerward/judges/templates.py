@@ -23,7 +23,8 @@ class Template:
         text: Of the user turn, with the places `{prompt}`, `{completion}` and `{gold}`; other
             braces are written twice.
         system: Of a system turn before it; empty: none.
-        passing: Label with which the completion passes; one token of the model.
+        passing: Label with which the completion passes; one token of the model. White space
+            around it is left out.
         failing: Label with which it fails; one token of the model.
 
     Raises:
@@ -50,6 +51,8 @@ class Template:
         if not any(name == "completion" for _, name, _, _ in parts):
             raise InvalidRequest("the template has no place {completion}, which is to be judged")
         check_labels((self.passing, self.failing))
+        for name in ("passing", "failing"):
+            object.__setattr__(self, name, getattr(self, name).strip())
 
     @property
     def needs_gold(self) -> bool:

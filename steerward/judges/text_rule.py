@@ -7,6 +7,7 @@ neither says anything, the judge does not apply.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from steerward.judges.judge import Sample, SampleJudge, Verdict
 from steerward.protocol.errors import InvalidRequest, brief
 
 _PATTERN_TIMEOUT_S = 2.0
+_MOST_PATTERN_CHARACTERS = 1000
+# What must be repeated is written out when an expression is compiled, which nothing interrupts.
+_LEAST_COUNT = re.compile(r"\{\s*+(\d++)")
+_MOST_REPEATS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +124,8 @@ class Pattern(SampleJudge):
     """Passes a completion that matches a regular expression.
 
     The expressions are those of the package regex, which end when they take too long; such a
-    completion counts as a failure of the judge.
+    completion counts as a failure of the judge. They have at most 1,000 characters, and smallest
+    counts of repeats whose product is at most 100,000; both limits are ours.
 
     Args:
         pattern: For all rows; None: only those of rows.
@@ -130,7 +136,7 @@ class Pattern(SampleJudge):
         name: Of the judge.
 
     Raises:
-        InvalidRequest: If there is no expression, or it is none.
+        InvalidRequest: If there is no expression, or it is none, or beyond the limits.
     """
 
     pattern: str | None = None
@@ -225,10 +231,33 @@ def _compiled(pattern: str) -> Any:
         raise ImportError(
             "patterns need 'regex', which is not installed; run: pip install 'steerward[server]'"
         ) from error
+    _check_size(pattern)
     try:
         return regex.compile(pattern)
-    except (regex.error, TypeError) as error:
+    except RecursionError:
+        raise InvalidRequest(
+            f"the pattern {brief(repr(pattern))} is nested deeper than can be read; make it flatter"
+        ) from None
+    except (regex.error, ValueError, OverflowError) as error:
         raise InvalidRequest(f"{brief(repr(pattern))} is no regular expression: {error}") from None
+
+
+def _check_size(pattern: Any) -> None:
+    if not isinstance(pattern, str):
+        raise InvalidRequest(
+            f"a value of type {type(pattern).__name__} is no regular expression; give a text"
+        )
+    if len(pattern) > _MOST_PATTERN_CHARACTERS:
+        raise InvalidRequest(
+            f"the pattern has {len(pattern):,} characters, limit {_MOST_PATTERN_CHARACTERS:,}; "
+            "shorten it"
+        )
+    repeats = math.prod(max(int(count), 1) for count in _LEAST_COUNT.findall(pattern))
+    if repeats > _MOST_REPEATS:
+        raise InvalidRequest(
+            f"the smallest counts in the pattern's braces multiply to {brief(f'{repeats:,}')}, "
+            f"limit {_MOST_REPEATS:,}; lower them"
+        )
 
 
 def _check_language(code: Any) -> None:

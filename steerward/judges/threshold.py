@@ -81,7 +81,12 @@ class RewardThreshold:
     def _verdict(self, reward: float | None) -> Verdict | None:
         if reward is None:
             return None
-        if not math.isfinite(reward):
+        try:
+            is_finite = math.isfinite(reward)
+        except OverflowError:
+            # A whole number beyond all floats.
+            is_finite = False
+        if not is_finite:
             return -1
         is_low = self.at_least is not None and reward < self.at_least
         is_high = self.at_most is not None and reward > self.at_most

@@ -84,6 +84,44 @@ def test_numbers_are_compared_with_the_row(
     assert verdict_of(NumericAnswer(), completion, answer=answer) == verdict
 
 
+@pytest.mark.parametrize(
+    ("completion", "answer", "verdict"),
+    [
+        (r"\boxed{99\text{ cm}^2}", r"\boxed{12\text{ cm}^2}", 0),
+        (r"\boxed{12\text{ cm}^2}", "12", 1),
+        ("So it is 12 m^2", "12", 1),
+        ("So it is 12", "12 m^2", 1),
+        (r"\boxed{1\frac{1}{2}}", "1.5", 1),
+        (r"\boxed{\frac12}", "0.5", 1),
+        (r"\boxed{7\sqrt{2}}", r"\boxed{3\sqrt{2}}", -1),
+        (r"\boxed{7\sqrt{2}}", r"3\sqrt{2}", -1),
+        (r"\boxed{7\sqrt{2}}", 2, 0),
+        (r"so $7\sqrt{2}$", 2, 0),
+        (r"\boxed{(3,5)}", "(1,5)", -1),
+        (r"\boxed{(3,5)}", 5, 0),
+        (r"I had 5, so \boxed{x + y}", 5, 0),
+        (r"#### 3 and 5", 5, 0),
+        ("It is 1e3", 10**400, 0),
+        (str(10**400), 10**400, 1),
+        ("It is 1e3", 10**2000, -1),
+    ],
+)
+def test_a_marked_answer_is_one_number_or_none(
+    completion: str, answer: object, verdict: int
+) -> None:
+    """Once, the last digits of an exponent, a root or a pair were the answer."""
+    assert verdict_of(NumericAnswer(), completion, answer=answer) == verdict
+
+
+@pytest.mark.parametrize(
+    "text", [r"\boxed{" * 100_000, r"\boxed" + " " * 200_000, "1" + " " * 200_000]
+)
+def test_long_answers_are_read_once(text: str) -> None:
+    """Once, 6,000 boxes that are not closed took 30 seconds."""
+    assert marked_answer(text) is None
+    assert last_number(text) == (1 if text[0] == "1" else None)
+
+
 def test_a_tolerance_includes_its_end() -> None:
     judge = NumericAnswer(absolute_tolerance=0.5)
     assert verdict_of(judge, "10.5", answer=10) == 1

@@ -55,3 +55,33 @@ def test_a_fixed_schema_that_is_none_is_refused() -> None:
         JsonSchema(schema='{"type": "nothing"}')
     with pytest.raises(InvalidRequest, match="no schema"):
         JsonSchema(column=None)
+
+
+@pytest.mark.parametrize("completion", ['"\\ud800"', '{"\\ud800": 1}', '["\ud800"]'])
+def test_a_lone_surrogate_is_no_text(completion: str) -> None:
+    assert verdict_of(JsonSchema(), completion, json_schema={"type": "string"}) == 0
+
+
+def test_a_schema_that_is_nested_too_deep_is_refused() -> None:
+    deep = '{"not":' * 3000 + "{}" + "}" * 3000
+    assert verdict_of(JsonSchema(), "{}", json_schema=deep) == -1
+    nested: dict = {}
+    for _ in range(3000):
+        nested = {"not": nested}
+    assert verdict_of(JsonSchema(), "{}", json_schema=nested) == -1
+    with pytest.raises(InvalidRequest, match="nested deeper"):
+        JsonSchema(schema=deep)
+
+
+def test_a_schema_that_is_too_long_is_refused() -> None:
+    long = json.dumps({"description": "x" * 64 * 1024})
+    with pytest.raises(InvalidRequest, match="65,555 bytes, limit 65,536"):
+        JsonSchema(schema=long)
+    assert verdict_of(JsonSchema(), "{}", json_schema=long) == -1
+    assert verdict_of(JsonSchema(), "{}", json_schema=json.loads(long)) == -1
+
+
+def test_the_largest_numbers_are_judged() -> None:
+    assert verdict_of(JsonSchema(), str(10**400), json_schema={"minimum": 10**399}) == 1
+    assert verdict_of(JsonSchema(), "9" * 5000, json_schema={"minimum": 0}) == 0
+    assert verdict_of(JsonSchema(), "{}", json_schema='{"minimum": ' + "9" * 5000 + "}") == -1

@@ -100,6 +100,7 @@ def test_spellings_of_a_label_are_added_up() -> None:
     body = answer((" Yes", 0.3), ("Yes", 0.2), ("No", 0.1), ("yes", 0.4))
     assert found_labels(body, ("Yes", "No")) == pytest.approx((0.5, 0.1))
     assert found_labels(body, ("Yes", "Maybe")) is None
+    assert found_labels(body, (" Yes", "No ")) == pytest.approx((0.5, 0.1))
 
 
 def test_the_request_asks_for_one_token_and_its_alternatives() -> None:

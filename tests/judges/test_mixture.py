@@ -24,7 +24,7 @@ class Said:
 
 
 def judged(*columns: Sequence[Any], max_failure_rate: float = 1.0) -> Any:
-    judges = [Said(f"judge {i}", column) for i, column in enumerate(columns)]
+    judges = [Said(f"judge_{i}", column) for i, column in enumerate(columns)]
     size = len(columns[0]) if columns else 2
     mixture = Mixture(judges, max_failure_rate=max_failure_rate)
     return mixture.judge(["p"] * size, ["c"] * size)
@@ -70,21 +70,21 @@ def test_failure_rates_count_what_applies(columns: list[list[Any]]) -> None:
     for i, column in enumerate(columns):
         applicable = [verdict for verdict in column if verdict is not None]
         expected = applicable.count(-1) / len(applicable) if applicable else 0.0
-        assert found.failure_rates[f"judge {i}"] == expected
-        assert found.num_applicable[f"judge {i}"] == len(applicable)
-        assert found.verdicts[f"judge {i}"] == column
+        assert found.failure_rates[f"judge_{i}"] == expected
+        assert found.num_applicable[f"judge_{i}"] == len(applicable)
+        assert found.verdicts[f"judge_{i}"] == column
 
 
 def test_a_judge_that_failed_is_a_violation_and_is_counted_apart() -> None:
     found = judged([1, -1, 1, 1], [1, 1, 0, None])
     assert found.satisfied == [True, False, False, True]
-    assert found.failure_rates == {"judge 0": 0.25, "judge 1": 0.0}
+    assert found.failure_rates == {"judge_0": 0.25, "judge_1": 0.0}
     assert found.violation_rate == 0.5
 
 
 def test_more_failures_than_the_limit_raise_with_both_rates() -> None:
     columns = ([1, 1], [-1, None])
-    with pytest.raises(JudgeFailed, match="'judge 1' could not judge 1 of the 1 .* 100%.* 10%"):
+    with pytest.raises(JudgeFailed, match="'judge_1' could not judge 1 of the 1 .* 100%.* 10%"):
         judged(*columns, max_failure_rate=0.1)
 
 
@@ -118,3 +118,9 @@ def test_two_judges_of_one_name_and_other_rates_are_refused() -> None:
         Mixture([Length(maximum=1), Length(minimum=1)])
     with pytest.raises(InvalidRequest, match="1.5"):
         Mixture([], max_failure_rate=1.5)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "", "line\u2028end", "é"], ids=ascii)
+def test_a_name_that_would_break_metrics_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="letters from a to z"):
+        Mixture([Said(name, [])])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from steerward.judges.sandbox import ISOLATIONS, Limits, Outcome, run
+from steerward.judges.sandbox_launcher import _REFUSED_CALLS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox runs on Linux only")
 
@@ -17,6 +19,7 @@ ADD = "def add(a, b):\n    return a + b\n"
 RIGHT = "assert add(1, 2) == 3"
 QUICK = Limits(cpu_s=2, wall_s=1.0)
 IN_FORCE = run("", "").isolation
+COLUMN = 0 if platform.machine() == "x86_64" else 1
 
 
 def needs(isolation: str) -> Callable[..., object]:
@@ -142,6 +145,57 @@ def test_a_file_may_not_grow_beyond_its_limit() -> None:
     program = "open('big', 'wb').write(bytes(1024**2))"
     assert run(program, "").status == "passed"
     assert run(program, "", limits=Limits(file_bytes=1024)).status == "failed"
+
+
+SHARED = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+for _ in range(40):
+    segment = libc.shmget(0, 16 * 1024**2, 0o1600)
+    if segment < 0:
+        raise OSError(ctypes.get_errno(), 'shmget')
+    held = libc.shmat(segment, None, 0)
+    ctypes.memset(held, 1, 16 * 1024**2)
+    libc.shmdt(ctypes.c_void_p(held))
+"""
+IN_MEMORY = """
+import os
+files = [os.memfd_create('x') for _ in range(40)]
+for file in files:
+    os.write(file, bytes(8 * 1024**2))
+"""
+
+
+@needs("system_calls")
+@pytest.mark.parametrize("program", [SHARED, IN_MEMORY], ids=["shared memory", "files in memory"])
+def test_memory_that_no_limit_counts_is_refused(program: str) -> None:
+    """Once, both held more than `memory_bytes`, and segments outlived the program."""
+    before = Path("/proc/sysvipc/shm").read_text()
+    outcome = run(program, "", limits=Limits(memory_bytes=256 * 1024**2))
+    assert outcome.status == "failed"
+    assert "PermissionError" in outcome.output
+    assert Path("/proc/sysvipc/shm").read_text() == before
+
+
+@needs("system_calls")
+@pytest.mark.parametrize("name", ["unshare", "mount", "semget", "msgget", "add_key"])
+def test_calls_that_no_program_needs_are_refused(name: str) -> None:
+    program = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        f"assert libc.syscall({_REFUSED_CALLS[name][COLUMN]}, 0, 0, 0, 0, 0) == -1\n"
+        "assert ctypes.get_errno() == 1, ctypes.get_errno()\n"
+    )
+    assert run(program, "").status == "passed"
+
+
+def test_processes_threads_and_subprocesses_still_start() -> None:
+    program = (
+        "import subprocess, threading\n"
+        "thread = threading.Thread(target=int)\nthread.start()\nthread.join()\n"
+        "subprocess.run(['/bin/sh', '-c', 'exit 0'], check=True)\n"
+    )
+    assert run(program, "").status == "passed"
 
 
 @needs("files")

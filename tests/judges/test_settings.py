@@ -158,6 +158,30 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], told: str) -> None
         mixture_from_settings({"judges": [], "max_failure_rate": 2.0})
 
 
+@pytest.mark.parametrize("name", ["a/b", "line\u2028end", ""], ids=ascii)
+@pytest.mark.parametrize("kind", ["exact_answer", "reward_threshold"])
+def test_names_that_would_break_metrics_are_refused(kind: str, name: str) -> None:
+    more = {"column": "c", "at_least": 1} if kind == "reward_threshold" else {}
+    with pytest.raises(InvalidRequest, match="letters from a to z"):
+        from_settings([{"type": kind, "name": name, **more}])
+
+
+def test_a_mixture_has_a_bounded_number_of_judges() -> None:
+    judges = [{"type": "exact_answer", "name": f"judge_{i}"} for i in range(33)]
+    assert len(mixture_from_settings({"judges": judges[:32]}).names) == 32
+    with pytest.raises(InvalidRequest, match="at most 32 .* not 33"):
+        mixture_from_settings({"judges": judges})
+    with pytest.raises(InvalidRequest, match="at most 32 .* not 33"):
+        from_settings(judges)
+
+
+def test_what_programs_must_have_isolated_can_be_given_up_on_purpose() -> None:
+    (usual,) = from_settings([{"type": "code_tests"}])
+    assert usual.must_isolate == ("network", "files", "processes")  # type: ignore[attr-defined]
+    (open_to_all,) = from_settings([{"type": "code_tests", "must_isolate": []}])
+    assert open_to_all.must_isolate == ()  # type: ignore[attr-defined]
+
+
 def test_a_key_is_not_shown() -> None:
     settings = model_settings.LanguageModelSettings.model_validate(
         {"type": "language_model", "template": "safety", "model": "m", "api_key": "secret"}

@@ -57,3 +57,8 @@ def test_labels_that_cannot_be_told_apart_are_refused(passing: str, failing: str
 def test_unknown_names_are_refused_with_those_that_there_are() -> None:
     with pytest.raises(InvalidRequest, match="'kindness'.*safety"):
         template_named("kindness")
+
+
+def test_white_space_around_labels_is_left_out() -> None:
+    template = Template(text="{completion}", passing=" Yes", failing="No\n")
+    assert (template.passing, template.failing) == ("Yes", "No")

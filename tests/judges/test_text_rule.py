@@ -78,6 +78,7 @@ def test_the_rows_own_pattern_goes_first() -> None:
     assert verdict_of(judge, "b", regex="b") == 1
     assert verdict_of(judge, "b", regex="(") == -1
     assert verdict_of(judge, "b", regex=5) == -1
+    assert verdict_of(judge, "b", regex=10**5000) == -1
     assert verdict_of(Pattern(column="regex"), "b") is None
 
 
@@ -109,3 +110,26 @@ def test_unknown_languages_are_refused_by_name() -> None:
         verdict_of(Language(column="language"), "Hello", language="English")
     with pytest.raises(InvalidRequest, match="no language"):
         Language()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("a" * 1001, "1,001 characters, limit 1,000"),
+        ("(" * 3000 + ")" * 3000, "6,000 characters"),
+        ("(" * 499 + ")" * 499, "nested deeper"),
+        ("a{" + "9" * 400 + "}", "limit 100,000"),
+        ("(?:(?:a{1000}){1000}){1000}", "limit 100,000"),
+    ],
+    ids=["long", "long and deep", "deep", "huge count", "many repeats"],
+)
+def test_a_pattern_beyond_the_limits_is_refused(pattern: str, told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        Pattern(pattern=pattern)
+    assert verdict_of(Pattern(column="regex"), "a", regex=pattern) == -1
+
+
+def test_the_largest_limits_are_compared() -> None:
+    assert verdict_of(Length(minimum_column="least"), "a", least=10**400) == 0
+    assert verdict_of(Length(maximum_column="most"), "a", most=10**400) == 1
+    assert verdict_of(Length(maximum_column="most"), "a", most=float("inf")) == -1

@@ -32,8 +32,8 @@ def test_raw_rewards_are_compared_with_both_limits_included() -> None:
 
 def test_none_does_not_apply_and_nan_is_a_failure() -> None:
     judge = RewardThreshold(column=own, at_least=-1.0, name="mine")
-    found = judged(judge, None, math.nan, math.inf, -1.0, -1.5)
-    assert found == [None, -1, -1, 1, 0]
+    found = judged(judge, None, math.nan, math.inf, 10**400, -1.0, -1.5)
+    assert found == [None, -1, -1, -1, 1, 0]
     assert judge.name == "mine"
 
 
