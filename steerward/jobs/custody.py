@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 LOCK_FILE = ".lock"
@@ -30,7 +30,7 @@ async def sole_use(folder: Path, *, on_wait: Callable[[], None]) -> AsyncIterato
     Raises:
         OSError: If the folder cannot be written.
     """
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _opened(folder)
     try:
         has_told = False
         while not _is_locked(descriptor):
@@ -42,6 +42,27 @@ async def sole_use(folder: Path, *, on_wait: Callable[[], None]) -> AsyncIterato
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def sole_use_now(folder: Path) -> Iterator[bool]:
+    """Hold a job's folder if nobody else does; give whether it is held.
+
+    Args:
+        folder: Of the job; must be there.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    descriptor = _opened(folder)
+    try:
+        yield _is_locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _opened(folder: Path) -> int:
+    return os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _is_locked(descriptor: int) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,6 +33,12 @@ class Pair:
     rejected: str
     margins: Mapping[str, float | list[float]]
     """Columns of rewards, where the row has them."""
+
+    @property
+    def num_margins(self) -> int:
+        """Objectives whose rewards the row has."""
+        side = self.margins.get(_MARGINS[0], [])
+        return len(side) if isinstance(side, list) else 1
 
 
 def is_preference(fields: Mapping[str, Any]) -> bool:
@@ -111,6 +118,9 @@ def _numbers(given: object, *, place: str) -> float | list[float]:
 
 
 def _number(value: object, *, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidRequest(f"{place}: neither a finite number nor a list of them")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # An integer of hundreds of digits is no such number either.
+        with suppress(OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
+    raise InvalidRequest(f"{place}: neither a finite number nor a list of them")

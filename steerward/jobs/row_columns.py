@@ -50,6 +50,6 @@ def columns_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in found.items():
         try:
             json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-        except (UnicodeEncodeError, ValueError):
+        except (UnicodeEncodeError, ValueError, RecursionError):
             raise InvalidRequest(f"{name}: holds no Unicode text, or no finite number") from None
     return found

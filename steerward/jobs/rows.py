@@ -51,6 +51,11 @@ class Row:
     """Of a preference: two responses to the prompt."""
 
     @property
+    def num_margins(self) -> int:
+        """Objectives whose rewards a preference brings itself."""
+        return 0 if self.pair is None else self.pair.num_margins
+
+    @property
     def kind(self) -> RowKind:
         """What the row is."""
         if self.pair is not None:
@@ -64,6 +69,8 @@ class RowSummary:
 
     rows: int
     holds: RowKind
+    num_margins: int = 0
+    """Objectives whose rewards each preference brings itself."""
 
 
 def check_rows(path: Path, *, max_rows: int) -> RowSummary:
@@ -74,7 +81,7 @@ def check_rows(path: Path, *, max_rows: int) -> RowSummary:
         InputTooLong: If a line or the file is longer than may be.
     """
     num_rows = 0
-    first: tuple[int, RowKind] | None = None
+    first: tuple[int, Row] | None = None
     for number, row in _rows(path):
         num_rows += 1
         if num_rows > max_rows:
@@ -83,16 +90,35 @@ def check_rows(path: Path, *, max_rows: int) -> RowSummary:
                 f"with max_file_rows above {max_rows}"
             )
         if first is None:
-            first = (number, row.kind)
-        elif row.kind != first[1]:
-            raise InvalidRequest(
-                f"line {number}: ends with {_ENDS[row.kind]}, and line {first[0]} with "
-                f"{_ENDS[first[1]]}; put prompts, whole conversations and preferences into files "
-                "of their own"
-            )
+            first = (number, row)
+        _check_alike(number, row, first=first)
     if first is None:
         raise InvalidRequest("the file has no rows; give one JSON object a line")
-    return RowSummary(num_rows, first[1])
+    return RowSummary(num_rows, first[1].kind, first[1].num_margins)
+
+
+def _check_alike(number: int, row: Row, *, first: tuple[int, Row]) -> None:
+    first_number, first_row = first
+    if row.kind != first_row.kind:
+        raise InvalidRequest(
+            f"line {number}: ends with {_ENDS[row.kind]}, and line {first_number} with "
+            f"{_ENDS[first_row.kind]}; put prompts, whole conversations and preferences into files "
+            "of their own"
+        )
+    if row.num_margins != first_row.num_margins:
+        raise InvalidRequest(
+            f"line {number}: has margins of {row.num_margins} objectives, and line {first_number} "
+            f"of {first_row.num_margins}; give those of all objectives in every row, or in none"
+        )
+
+
+def num_margins(path: Path) -> int:
+    """Return of how many objectives each preference of a file that was checked brings rewards.
+
+    Raises:
+        InvalidRequest: If its first row is no preference.
+    """
+    return next(read_rows(path, "preferences")).num_margins
 
 
 def read_prompts(path: Path) -> list[Conversation]:

@@ -35,6 +35,10 @@ class AlignJob(RequestModel):
     """Of the run, in reports."""
     rewards: Path
     """Socket that rewards are asked for at."""
+    reward_weight_version: str
+    """Of the reward model that answers there, as long as the job runs."""
+    most_candidates: Annotated[int, Field(ge=1)]
+    """Most completions of one prompt that it takes at once."""
 
 
 class AlignStep(AnswerModel):
@@ -45,7 +49,7 @@ class AlignStep(AnswerModel):
     steps: int
     """In all."""
     metrics: dict[str, float]
-    """What was logged of it."""
+    """What was logged of it, as far as it is finite."""
 
 
 class AlignMeasured(AnswerModel):
@@ -55,6 +59,13 @@ class AlignMeasured(AnswerModel):
     step: int
     rewards: dict[str, float]
     """Means by reward."""
+
+
+class AlignNoted(AnswerModel):
+    """A line: what people should know of the run, such as which normalisation runs."""
+
+    kind: Literal["noted"] = "noted"
+    text: str
 
 
 class AlignDone(AnswerModel):
@@ -70,7 +81,7 @@ class AlignDone(AnswerModel):
     """Means over the held-out prompts at the end."""
 
 
-AlignLine = AlignStep | AlignMeasured | AlignDone
+AlignLine = AlignStep | AlignMeasured | AlignNoted | AlignDone
 ALIGN_LINES: TypeAdapter[AlignLine] = TypeAdapter(Annotated[AlignLine, Field(discriminator="kind")])
 """Reads a line of the process."""
 

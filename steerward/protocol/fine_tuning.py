@@ -182,6 +182,8 @@ class JobProgress(AnswerModel):
     sampled_tokens: int = 0
     trained_tokens: int = 0
     history: list[IterationProgress] = []
+    """Of methods without iterations the first evaluation, the last, and up to 256 between, evenly
+    spaced; the file of results has all of them."""
 
 
 class Job(AnswerModel):

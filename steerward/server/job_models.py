@@ -14,7 +14,6 @@ from steerward.jobs.rsf.filters import Filters
 from steerward.jobs.store import JobStore
 from steerward.policy.generation import Policy
 from steerward.policy.trainable import TrainablePolicy
-from steerward.protocol.alignment import CgpoSettings
 from steerward.protocol.conditioning import ConditioningRule
 from steerward.protocol.errors import InvalidRequest, NotFound, UnknownObjective, brief
 from steerward.protocol.fine_tuning import JobMethod, JobRequest, MethodSettings
@@ -95,8 +94,12 @@ class JobModels:
             )
         return next(iter(self._engines.values())) if name is None else self._engines[name]
 
-    def check(self, request: JobRequest) -> None:
+    def check(self, request: JobRequest, *, num_margins: int = 0) -> None:
         """Refuse a job that could not run.
+
+        Args:
+            request: As it was sent.
+            num_margins: Objectives whose rewards its rows bring themselves.
 
         Raises:
             SteerwardError: `NotFound`, `InvalidRequest`, `UnknownObjective`, `InvalidDirection`.
@@ -130,9 +133,9 @@ class JobModels:
             known=rewards.objectives,
             has_score=rewards.has_score,
             model=rewards.name,
+            num_margins=num_margins,
         )
-        if isinstance(settings, CgpoSettings):
-            check_judges(settings)
+        check_judges(method, settings)
 
     def _check_rewards(self, policy: TrainablePolicy, settings: RsfSettings) -> None:
         rule = rule_of(policy)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from steerward.config import JobsConfig
+from steerward.config import ServeConfig
 from steerward.jobs.align.results import write_results
 from steerward.jobs.align.running import AlignFolder, AlignInput, AlignmentRun, AlignPorts
 from steerward.jobs.attempts import counted_attempt
@@ -48,6 +48,8 @@ class _Task:
     killed, by a moment."""
     policy: ServedPolicy
     rewards: ServedRewards
+    origin: Origin
+    """What it began with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class JobWork:
 
     def __init__(
         self,
-        config: JobsConfig,
+        config: ServeConfig,
         *,
         models: JobModels,
         store: JobStore,
@@ -133,7 +135,7 @@ class JobWork:
         served = ServedPolicy(policy, name=name, start=variant)
         await in_thread(self._fine_tuned.begin, name, record.id)
         work = self._sample_and_select if record.method == "rsf" else self._align
-        made = await work(_Task(record, observer, folder, lock, served, rewards))
+        made = await work(_Task(record, observer, folder, lock, served, rewards, origin))
         return await in_thread(self._leave, record, policy.name, name, made)
 
     async def _sample_and_select(self, task: _Task) -> _Made:
@@ -190,6 +192,8 @@ class JobWork:
                 rows=rows,
                 validation_rows=validation,
                 base=self._models.start_of(record.model, kind=settings.method),
+                reward_weight_version=task.origin.reward_weight_version,
+                most_candidates=self._config.max_candidates,
                 folder=task.folder,
             ),
             AlignPorts(reward_model=task.rewards, publisher=task.policy),

@@ -10,12 +10,14 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
-from steerward.config import JobsConfig
+from steerward.config import ServeConfig
 from steerward.engine.served import ServedModel
+from steerward.jobs.align.leftovers import remove_leftovers
 from steerward.jobs.database import open_database
 from steerward.jobs.desk import JobDesk
 from steerward.jobs.files import FileStore
 from steerward.jobs.records import FineTuned
+from steerward.jobs.rows import num_margins
 from steerward.jobs.rsf.loop import PATIENCE_S
 from steerward.jobs.rsf.workspace import remove_folder
 from steerward.jobs.runner import JobRunner
@@ -23,6 +25,7 @@ from steerward.jobs.store import JobStore
 from steerward.jobs.threads import in_thread
 from steerward.policy.generation import Policy
 from steerward.protocol.errors import SteerwardError
+from steerward.protocol.fine_tuning import JobRequest
 from steerward.server.fine_tuned import FineTunedModels
 from steerward.server.job_models import JobModels
 from steerward.server.job_work import JobWork
@@ -34,7 +37,7 @@ _LOOK_S = 5.0
 
 
 def open_jobs(
-    config: JobsConfig, policies: Mapping[str, Policy], engines: Mapping[str, ServedModel]
+    config: ServeConfig, policies: Mapping[str, Policy], engines: Mapping[str, ServedModel]
 ) -> ServerJobs:
     """Return the jobs of a server, whose state folder and database can be used.
 
@@ -66,7 +69,7 @@ class ServerJobs:
 
     def __init__(
         self,
-        config: JobsConfig,
+        config: ServeConfig,
         policies: Mapping[str, Policy],
         engines: Mapping[str, ServedModel],
         *,
@@ -108,7 +111,7 @@ class ServerJobs:
         self.desk = JobDesk(
             self._store,
             self._files,
-            check=self._models.check,
+            check=self._check,
             on_change=self._on_change,
             on_delete=self._delete,
         )
@@ -137,6 +140,13 @@ class ServerJobs:
         """
         return await self.desk.owns(name)
 
+    def _check(self, request: JobRequest) -> None:
+        """Refuse a job that could not run, by its settings and what its rows bring."""
+        margins = 0
+        if request.method.type == "modpo":
+            margins = num_margins(self._files.path(request.training_file))
+        self._models.check(request, num_margins=margins)
+
     def _on_change(self) -> None:
         self._runner.wake()
         self._is_changed.set()
@@ -148,12 +158,15 @@ class ServerJobs:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._is_changed.wait()
+            is_changed = self._is_changed.is_set()
             self._is_changed.clear()
             try:
                 await in_thread(self._fine_tuned.bring_up_to_date)
+                if is_changed:
+                    await in_thread(remove_leftovers, self._folder / "jobs", self._store)
             # The next look may find the database back.
             except Exception as error:
-                logger.error("what jobs have made is not known now", exc_info=error)
+                logger.error("what jobs have made and left is not known now", exc_info=error)
 
     async def _delete(self, made: FineTuned) -> None:
         """Serve a fine-tuned model no longer, and remove its weights."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from steerward.jobs.custody import LOCK_FILE, sole_use
+from steerward.jobs.custody import LOCK_FILE, sole_use, sole_use_now
 from steerward.jobs.threads import in_thread
 
 pytestmark = pytest.mark.anyio
@@ -87,3 +87,12 @@ async def test_a_call_gives_what_its_function_gives() -> None:
     assert await in_thread(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await in_thread(divmod, 7, 0)
+
+
+def test_what_is_held_is_not_waited_for(tmp_path: Path) -> None:
+    with sole_use_now(tmp_path) as mine:
+        assert mine
+        with sole_use_now(tmp_path) as other:
+            assert not other
+    with sole_use_now(tmp_path) as again:
+        assert again

@@ -50,6 +50,8 @@ def test_margins_are_a_number_or_one_for_each_objective() -> None:
         ({"margin_chosen": True, "margin_rejected": 1.0}, "margin_chosen: neither a finite number"),
         ({"margin_chosen": [], "margin_rejected": []}, "margin_chosen: neither"),
         ({"margin_chosen": float("inf"), "margin_rejected": 0.0}, "margin_chosen: neither"),
+        ({"margin_chosen": 10**400, "margin_rejected": 0.0}, "margin_chosen: neither"),
+        ({"margin_chosen": 0.0, "margin_rejected": [-(10**400)]}, "margin_rejected: neither"),
         ({"preferred_output": [ANSWER]}, "input: not an object with messages"),
         (OPENAI, "chosen, prompt, rejected: beside input"),
     ],

@@ -12,6 +12,7 @@ from steerward.jobs.row_parts import MAX_LINE_BYTES
 from steerward.jobs.rows import (
     RowSummary,
     check_rows,
+    num_margins,
     read_conversations,
     read_prompts,
     read_rows,
@@ -155,17 +156,36 @@ def test_a_column_that_nobody_could_be_given_is_refused(
 
 def test_preferences_are_a_kind_of_their_own(path: Path) -> None:
     pair = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
-    write(path, pair, {**pair, "answer": "x", "margin_chosen": 1, "margin_rejected": 0.5})
+    write(path, pair, {**pair, "answer": "x"})
     assert check_rows(path, max_rows=2) == RowSummary(2, "preferences")
+    assert num_margins(path) == 0
     first, second = read_rows(path, "preferences")
     assert first.pair is not None
     assert (first.turns, first.pair.chosen, first.pair.rejected) == ((USER,), "Because.", "No.")
-    assert second.columns == {"answer": "x", "margin_chosen": 1.0, "margin_rejected": 0.5}
+    assert second.columns == {"answer": "x"}
     with pytest.raises(InvalidRequest, match="line 1: ends with two responses"):
         read_prompts(path)
     write(path, {"prompt": "a"}, pair)
     with pytest.raises(InvalidRequest, match="line 2: .* prompts, whole conversations and pref"):
         check_rows(path, max_rows=2)
+
+
+def test_margins_are_in_all_preferences_or_in_none(path: Path) -> None:
+    pair = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
+    one = {**pair, "margin_chosen": 1, "margin_rejected": 0.5}
+    two = {**pair, "margin_chosen": [1, 2], "margin_rejected": [0.5, 3]}
+    write(path, one, {**one, "margin_chosen": [2], "margin_rejected": [0]})
+    assert check_rows(path, max_rows=2) == RowSummary(2, "preferences", num_margins=1)
+    assert next(read_rows(path, "preferences")).columns == {
+        "margin_chosen": 1.0,
+        "margin_rejected": 0.5,
+    }
+    write(path, two, two)
+    assert check_rows(path, max_rows=2).num_margins == num_margins(path) == 2
+    for other in (one, pair):
+        write(path, two, other)
+        with pytest.raises(InvalidRequest, match="line 2: has margins of . obj.*line 1 of 2"):
+            check_rows(path, max_rows=2)
 
 
 def test_a_long_unknown_key_is_told_short_and_printable(path: Path) -> None:

@@ -49,9 +49,11 @@ def test_jobs_of_version_1_are_of_rejection_sampling(
     assert JobStore(open_engine()).get(job.id) == job
 
 
-def test_a_server_of_version_1_may_still_write_beside(
+def test_a_row_that_version_1_was_writing_is_of_rejection_sampling(
     open_engine: Callable[[], Engine], engine: Engine, create_job: CreateJob
 ) -> None:
+    # Servers are stopped before: what they do not know of is the method, and they would run any
+    # job by rejection sampling. A row that one of them has still written is read all the same.
     job = create_job()
     downgrade(engine)
     upgraded = open_engine()

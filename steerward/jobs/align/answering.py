@@ -35,10 +35,22 @@ class Answering:
         reward_model: That scores.
         observer: Is told of completions that have no reward.
         patience: With a reward model that is busy or away.
+        weight_version: Of the reward model that the job began with.
+        most_candidates: Most completions of one prompt that it takes at once.
     """
 
-    def __init__(self, reward_model: RewardModel, observer: Observer, patience: Patience) -> None:
+    def __init__(
+        self,
+        reward_model: RewardModel,
+        observer: Observer,
+        patience: Patience,
+        *,
+        weight_version: str,
+        most_candidates: int,
+    ) -> None:
         self._reward_model = reward_model
+        self._weight_version = weight_version
+        self._most_candidates = most_candidates
         self._observer = observer
         self._patience = patience
         self._places = asyncio.Semaphore(_CONCURRENCY)
@@ -79,6 +91,9 @@ class Answering:
         """Answer one process until it has gone."""
         try:
             async for line in reader:
+                # Half a line is one that a kill has cut.
+                if not line.endswith(b"\n"):
+                    break
                 given = await self._answer(_wanted(line))
                 writer.write(given.model_dump_json().encode() + b"\n")
                 await writer.drain()
@@ -104,6 +119,13 @@ class Answering:
         return RewardsGiven(rewards=[group.result() for group in groups])
 
     async def _group(self, group: RewardGroup, names: Sequence[str]) -> list[Rewards]:
+        # Refused here, so that what the model refuses is too long and not too many.
+        if len(group.completions) > self._most_candidates:
+            raise InvalidRequest(
+                f"a process asked for rewards of {len(group.completions):,} completions of one "
+                f"prompt at once, limit {self._most_candidates:,}; raise the server's "
+                "max_candidates"
+            )
         async with self._places:
             try:
                 scored = await self._score(group.messages, group.completions)
@@ -125,7 +147,15 @@ class Answering:
             return dict.fromkeys(names)
 
     async def _score(self, messages: Turns, completions: Sequence[str]) -> Scored:
-        return await self._patience.call(lambda: self._reward_model.score(messages, completions))
+        scored = await self._patience.call(lambda: self._reward_model.score(messages, completions))
+        if scored.weight_version != self._weight_version:
+            raise InvalidRequest(
+                "completions of this job were scored by different reward models, versions "
+                f"{self._weight_version}, {scored.weight_version}, and cannot be compared: weights "
+                "were exchanged while the job ran; create a new job",
+                param="model",
+            )
+        return scored
 
 
 def _wanted(line: bytes) -> RewardsWanted:

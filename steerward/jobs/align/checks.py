@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from steerward.protocol.alignment import SCORE, CgpoSettings, ModpoSettings, OnlineSettings
+from steerward.protocol.alignment import (
+    SCORE,
+    CgpoSettings,
+    ModpoSettings,
+    WeightedSettings,
+)
 from steerward.protocol.errors import InvalidRequest, UnknownObjective, brief
 from steerward.protocol.fine_tuning import AlignSettings, JobMethod
 
@@ -24,9 +30,15 @@ RULES = (
 
 
 def check_objectives(
-    method: JobMethod, settings: AlignSettings, *, known: Sequence[str], has_score: bool, model: str
+    method: JobMethod,
+    settings: AlignSettings,
+    *,
+    known: Sequence[str],
+    has_score: bool,
+    model: str,
+    num_margins: int = 0,
 ) -> None:
-    """Refuse rewards that the reward model does not give.
+    """Refuse rewards that the reward model does not give, or that are named twice.
 
     Args:
         method: Of the job.
@@ -34,12 +46,17 @@ def check_objectives(
         known: Objectives of the reward model.
         has_score: Whether it has a score of its own.
         model: Its name.
+        num_margins: Objectives whose rewards the rows bring themselves, for MODPO.
 
     Raises:
         UnknownObjective: If it does not have one; the place and the known ones are told.
-        InvalidRequest: If it has no score of its own, and that is asked for.
+        InvalidRequest: If it has no score of its own, and that is asked for, a name is given
+            twice, or the rows have rewards of other objectives.
     """
-    for place, names in _objectives(settings):
+    _check_logged(method, settings.logged)
+    if isinstance(settings, ModpoSettings) and num_margins:
+        _check_margins(settings, num_margins)
+    for place, names in _objectives(settings, are_margins_there=num_margins > 0):
         param = f"method.{method}.{place}"
         for name in names:
             if name == SCORE and not has_score:
@@ -56,42 +73,95 @@ def check_objectives(
                 )
 
 
-def _objectives(settings: AlignSettings) -> Sequence[tuple[str, Collection[str]]]:
+def _check_logged(method: JobMethod, logged: Sequence[str]) -> None:
+    twice = next((name for name in logged if logged.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequest(
+            f"{brief(twice)!r} stands twice in logged; name each objective once",
+            param=f"method.{method}.logged",
+        )
+
+
+def _check_margins(settings: ModpoSettings, num_margins: int) -> None:
+    if len(settings.margins) != num_margins:
+        raise InvalidRequest(
+            f"{len(settings.margins)} margins are named, and each row of the training file has "
+            f"those of {num_margins}; name each of these, in their order, or leave them out of "
+            "the rows",
+            param="method.modpo.margins",
+        )
+
+
+def _objectives(
+    settings: AlignSettings, *, are_margins_there: bool
+) -> Sequence[tuple[str, Collection[str]]]:
+    """Return what the reward model is asked for, by place."""
     if isinstance(settings, ModpoSettings):
-        return [("margins", settings.margins)]
-    assert isinstance(settings, OnlineSettings)
+        margins = () if are_margins_there else settings.margins
+        return [("margins", margins), ("logged", settings.logged)]
     if isinstance(settings, CgpoSettings):
         rewards = [(f"tasks.{name}.reward", [t.reward]) for name, t in settings.tasks.items()]
         return [*rewards, ("logged", settings.logged)]
-    return [("weights", settings.weights), ("logged", settings.logged)]
+    assert isinstance(settings, WeightedSettings)
+    return [
+        (place, [name for name in names if name not in settings.rules])
+        for place, names in (("weights", settings.weights), ("logged", settings.logged))
+    ]
 
 
-def check_judges(settings: CgpoSettings) -> None:
+def check_judges(method: JobMethod, settings: AlignSettings) -> None:
     """Refuse judges that run programs or call other servers, and those whose settings are wrong.
 
     Raises:
         InvalidRequest: If there is one; its place is told.
     """
+    if isinstance(settings, WeightedSettings):
+        for name, rule in settings.rules.items():
+            _check(f"method.{method}.rules.{brief(name)}", [rule], {}, is_list=False)
+    if isinstance(settings, CgpoSettings):
+        rewards = [*(task.reward for task in settings.tasks.values()), *settings.logged]
+        columns = dict.fromkeys(rewards, _unused)
+        for name, task in settings.tasks.items():
+            _check(f"method.cgpo.tasks.{brief(name)}.judges", task.judges, columns, is_list=True)
+
+
+def _check(
+    param: str, judges: Sequence[Mapping[str, Any]], columns: Mapping[str, Any], *, is_list: bool
+) -> None:
     # Loads what judges need, which a server without jobs may not have.
     from steerward.judges import mixture_from_settings
 
-    rewards = [*(task.reward for task in settings.tasks.values()), *settings.logged]
-    columns: dict[str, Any] = dict.fromkeys(rewards, _unused)
-    for name, task in settings.tasks.items():
-        param = f"method.cgpo.tasks.{brief(name)}.judges"
-        for place, judge in enumerate(task.judges):
-            kind = judge.get("type")
-            if kind not in RULES:
-                raise InvalidRequest(
-                    f"{brief(str(kind))!r} is no judge of jobs, which run no programs and call no "
-                    f"other server; take one of {', '.join(RULES)}, or run steerward align cgpo "
-                    "on a machine of your own",
-                    param=f"{param}[{place}].type",
-                )
-        try:
-            mixture_from_settings({"judges": task.judges}, columns=columns)
-        except InvalidRequest as error:
-            raise InvalidRequest(error.message, param=param) from error
+    for place, judge in enumerate(judges):
+        kind = judge.get("type")
+        if kind not in RULES:
+            raise InvalidRequest(
+                f"{brief(str(kind))!r} is no judge of jobs, which run no programs and call no "
+                f"other server; take one of {', '.join(RULES)}, or run steerward align on a "
+                "machine of your own",
+                param=f"{param}[{place}].type" if is_list else f"{param}.type",
+            )
+    try:
+        if not _is_json(judges):
+            raise InvalidRequest("a judge has a number that is not finite; give one that is")
+        mixture_from_settings({"judges": judges}, columns=columns)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, param=param) from error
+    # Of a pattern or a schema that is too much for the library that reads it.
+    except (RecursionError, OverflowError) as error:
+        raise InvalidRequest(
+            f"a judge is nested too deeply or counts too far ({type(error).__name__}); make it "
+            "simpler",
+            param=param,
+        ) from error
+
+
+def _is_json(judges: Sequence[Any]) -> bool:
+    """Return whether a process can be told of judges: JSON has no number that is not finite."""
+    try:
+        json.dumps(judges, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _unused(**_: Any) -> list[float | None]:

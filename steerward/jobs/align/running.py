@@ -19,12 +19,13 @@ from steerward.jobs.rsf.workspace import Workspace, remove_folder
 from steerward.jobs.threads import in_thread
 from steerward.protocol.align_work import AlignDone, AlignJob
 from steerward.protocol.alignment import AlignMethod
-from steerward.protocol.errors import TrainingFailed
+from steerward.protocol.errors import NotReady, TrainingFailed
 from steerward.protocol.fine_tuning import AlignSettings, IterationProgress
 
 _MODULE = "steerward.training.align.process"
-# A process that is killed goes on from its last checkpoint when it is started again.
-_MOST_STARTS = 3
+# A process that is killed goes on from its last checkpoint when it is started again. So many that
+# were killed one after the other before another step was made end the run.
+_MOST_KILLED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,10 @@ class AlignInput:
     validation_rows: Path | None
     base: Path
     """Checkpoint folder of the policy that it begins with."""
+    reward_weight_version: str
+    """Of the reward model that it begins with."""
+    most_candidates: int
+    """Most completions of one prompt that the reward model takes at once."""
     folder: Path
     """Of the job; what it holds of an earlier run is gone on with."""
 
@@ -71,6 +76,11 @@ class AlignFolder:
     def run(self) -> Path:
         """What the optimiser logs, measures and makes."""
         return self.path / "run"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What a killed process goes on from."""
+        return self.run / "checkpoints"
 
     @property
     def policy(self) -> Path:
@@ -136,11 +146,14 @@ class AlignmentRun:
             OSError: If the folder cannot be written.
         """
         rows, validation = await in_thread(self._prepare)
-        history = await in_thread(read_history, self._folder.run)
-        tracking = Tracking(self._given.settings, self._observer, history)
+        settings = self._given.settings
+        history = await in_thread(
+            read_history, self._folder.run, evaluation_steps=settings.evaluation_steps
+        )
+        tracking = Tracking(settings, self._observer, history)
         done = await self._trained(tracking, rows=rows, validation=validation)
         version = await Patience(self._patience_s).call(
-            lambda: self._ports.publisher.publish(self._folder.policy, self._given.settings.method)
+            lambda: self._ports.publisher.publish(self._folder.policy, settings.method)
         )
         self._observer.published(
             IterationProgress(iteration=done.steps, rewards=done.rewards),
@@ -166,14 +179,26 @@ class AlignmentRun:
     async def _trained(
         self, tracking: Tracking, *, rows: Path, validation: Path | None
     ) -> AlignDone:
-        """Train, and once more where something outside has killed the process."""
-        for start in range(1, _MOST_STARTS + 1):
+        """Train, and go on where something outside has killed the process.
+
+        Raises:
+            NotReady: If it is killed again and again before another step.
+        """
+        killed = 0
+        while True:
+            reached = tracking.furthest
             try:
                 await self._train(tracking, rows=rows, validation=validation)
                 break
             except TrainingFailed as error:
-                if not error.was_killed or start == _MOST_STARTS:
+                if not error.was_killed:
                     raise
+                killed = 1 if tracking.furthest > reached else killed + 1
+                if killed >= _MOST_KILLED:
+                    raise NotReady(
+                        f"the process was killed {killed} times before another step was made, the "
+                        f"last time: {error.message}; nothing that was done is lost"
+                    ) from error
                 self._observer.event(f"{error.message}; it is started again", level="warn")
         if tracking.done is None:
             raise TrainingFailed(
@@ -182,7 +207,13 @@ class AlignmentRun:
         return tracking.done
 
     async def _train(self, tracking: Tracking, *, rows: Path, validation: Path | None) -> None:
-        answering = Answering(self._ports.reward_model, self._observer, Patience(self._patience_s))
+        answering = Answering(
+            self._ports.reward_model,
+            self._observer,
+            Patience(self._patience_s),
+            weight_version=self._given.reward_weight_version,
+            most_candidates=self._given.most_candidates,
+        )
         tracking.begin()
         async with answering.served() as socket:
             job = AlignJob(
@@ -194,6 +225,8 @@ class AlignmentRun:
                 out=self._folder.run.resolve(),
                 name=self._given.job_id,
                 rewards=socket,
+                reward_weight_version=self._given.reward_weight_version,
+                most_candidates=self._given.most_candidates,
             )
             try:
                 async with asyncio.TaskGroup() as both:

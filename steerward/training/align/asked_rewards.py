@@ -6,6 +6,8 @@ for the others.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,20 +25,25 @@ Rewards = list[dict[str, float | None]]
 # Characters of one line, so that it stays well below the longest that is taken: in JSON one may
 # have twelve bytes.
 _MOST_CHARACTERS = 1 << 20
+# Rewards that are kept at least; of large batches, so many batches are.
+_LEAST_KEPT, _BATCHES_KEPT = 4096, 2
 
 
-def asked_source(path: Path) -> RewardSource:
+def asked_source(path: Path, *, version: str, most_candidates: int) -> RewardSource:
     """Return the columns of the server's reward model; of a batch all come from one question.
 
     Args:
         path: Of the socket; it is connected to when the first rewards are needed.
+        version: Of the weights of the reward model.
+        most_candidates: Most completions of one prompt that it takes at once.
     """
     connection = Connection(path)
 
     def source(names: Sequence[str]) -> Sequence[Any]:
-        columns = AskedColumns(connection.ask, names)
+        columns = AskedColumns(connection.ask, names, most_candidates=most_candidates)
         return [columns.function(name) for name in names]
 
+    source.version = version  # pyright: ignore[reportFunctionMemberAccess]
     return source
 
 
@@ -77,18 +84,29 @@ def _connected(path: Path) -> Any:
 
 
 class AskedColumns:
-    """Reward functions that share what was asked for a batch.
+    """Reward functions that share what was asked for the last few batches.
+
+    Each completion is asked for once, also where judges and tasks look at parts of a batch.
 
     Args:
         ask: Gives the answer to a question.
         names: Of the objectives, `score` among them.
+        most_candidates: Most completions of one prompt in a group.
     """
 
-    def __init__(self, ask: Callable[[RewardsWanted], RewardsGiven], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[RewardsWanted], RewardsGiven],
+        names: Sequence[str],
+        *,
+        most_candidates: int,
+    ) -> None:
         self._ask = ask
         self._names = list(names)
-        self._batch: list[tuple[Any, str]] = []
-        self._rewards: Rewards = []
+        self._most_candidates = most_candidates
+        # By prompt and completion, what was not needed for longest first.
+        self._known: dict[bytes, dict[str, float | None]] = {}
+        self._most_kept = _LEAST_KEPT
 
     def function(self, name: str) -> Callable[..., list[float | None]]:
         """Return the reward function of an objective."""
@@ -101,26 +119,46 @@ class AskedColumns:
         return column
 
     def _of(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Rewards:
-        """Return the rewards of a batch, asked for if it is another than the last one."""
+        """Return the rewards of a batch; what is not known is asked for."""
         batch = [
             (_turns(prompt), _answer(completion))
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        if batch != self._batch:
-            found: Rewards = []
-            for groups in _lines_of(batch):
-                wanted = RewardsWanted(objectives=self._names, groups=groups)
-                for given in self._ask(wanted).rewards:
-                    found += given
-            if len(found) != len(batch):
-                raise ConnectionFailed(
-                    f"the server gave rewards of {len(found)} completions, asked for {len(batch)}"
-                )
-            self._batch, self._rewards = batch, found
-        return self._rewards
+        keys = [_key(turns, answer) for turns, answer in batch]
+        new = {key: one for key, one in zip(keys, batch, strict=True) if key not in self._known}
+        self._known.update(zip(new, self._asked([*new.values()]), strict=True))
+        rewards = [self._known[key] for key in keys]
+        self._forget(keys)
+        return rewards
+
+    def _asked(self, batch: Sequence[tuple[Any, str]]) -> Rewards:
+        found: Rewards = []
+        for groups in _lines_of(batch, most_candidates=self._most_candidates):
+            wanted = RewardsWanted(objectives=self._names, groups=groups)
+            for given in self._ask(wanted).rewards:
+                found += given
+        if len(found) != len(batch):
+            raise ConnectionFailed(
+                f"the server gave rewards of {len(found)} completions, asked for {len(batch)}"
+            )
+        return found
+
+    def _forget(self, used: Sequence[bytes]) -> None:
+        """Keep the rewards of the last few batches, those just used among them."""
+        for key in used:
+            self._known[key] = self._known.pop(key)
+        self._most_kept = max(self._most_kept, _BATCHES_KEPT * len(used))
+        while len(self._known) > self._most_kept:
+            del self._known[next(iter(self._known))]
 
 
-def _lines_of(batch: Sequence[tuple[Any, str]]) -> Iterator[list[RewardGroup]]:
+def _key(turns: Sequence[Mapping[str, str]], answer: str) -> bytes:
+    return hashlib.sha256(json.dumps([turns, answer]).encode()).digest()
+
+
+def _lines_of(
+    batch: Sequence[tuple[Any, str]], *, most_candidates: int
+) -> Iterator[list[RewardGroup]]:
     """Yield a batch as groups of one prompt that follow each other, a line's worth at a time."""
     groups: list[tuple[Any, list[str]]] = []
     length = 0
@@ -130,7 +168,7 @@ def _lines_of(batch: Sequence[tuple[Any, str]]) -> Iterator[list[RewardGroup]]:
             yield _grouped(groups)
             groups, length = [], 0
         length += longer
-        if groups and groups[-1][0] == turns:
+        if groups and groups[-1][0] == turns and len(groups[-1][1]) < most_candidates:
             groups[-1][1].append(answer)
         else:
             groups.append((turns, [answer]))

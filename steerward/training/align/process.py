@@ -8,10 +8,17 @@ Its lines are those of `steerward.protocol.align_work`; rewards are asked for at
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 
-from steerward.protocol.align_work import AlignDone, AlignJob, AlignMeasured, AlignStep
+from steerward.protocol.align_work import (
+    AlignDone,
+    AlignJob,
+    AlignMeasured,
+    AlignNoted,
+    AlignStep,
+)
 from steerward.protocol.fine_tuning import SETTINGS
 from steerward.protocol.rsf import RsfSettings
 from steerward.training.process import Tell, run_process
@@ -34,11 +41,20 @@ class _Lines:
 
     def stepped(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Tell of an optimiser step."""
-        self._tell(AlignStep(step=step, steps=steps, metrics=dict(metrics)))
+        self._tell(AlignStep(step=step, steps=steps, metrics=_finite(metrics)))
 
     def measured(self, step: int, rewards: Mapping[str, float]) -> None:
         """Tell of an evaluation."""
-        self._tell(AlignMeasured(step=step, rewards=dict(rewards)))
+        self._tell(AlignMeasured(step=step, rewards=_finite(rewards)))
+
+    def noted(self, text: str) -> None:
+        """Tell what people should know of the run."""
+        self._tell(AlignNoted(text=text))
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the values that JSON has a number for."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _work(content: bytes, tell: Tell) -> None:
@@ -58,14 +74,17 @@ def _work(content: bytes, tell: Tell) -> None:
         validation=job.validation,
         name=job.name,
     )
-    report = align(run, asked_source(job.rewards), _Lines(tell))
+    source = asked_source(
+        job.rewards, version=job.reward_weight_version, most_candidates=job.most_candidates
+    )
+    report = align(run, source, _Lines(tell))
     if PartialState().is_main_process:
         tell(
             AlignDone(
                 steps=report.steps,
                 trained_tokens=report.trained_tokens,
                 weight_version=report.weight_version,
-                rewards=dict(report.rewards),
+                rewards=_finite(report.rewards),
             )
         )
 

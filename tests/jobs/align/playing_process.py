@@ -1,7 +1,7 @@
 """A process that says what one of an optimiser would, made of arithmetic; for tests of its job.
 
-What it does beside is in the job's name: `killed` ends it by a signal at step 3, once; `failing`
-raises; `waiting` never ends.
+What it does beside is in the job's name: `killed` ends it by a signal at step 3, once, `killed in
+each step` in each, and `killed at once` before its first; `failing` raises; `waiting` never ends.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def work(content: bytes, tell: Tell) -> None:
     rows = [json.loads(line) for line in job.rows.read_text().splitlines()]
     checkpoint = job.out / "step"
     begin = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    if job.name == "killed at once":
+        os.kill(os.getpid(), signal.SIGKILL)
     if begin == 0:
         measure(job, lines, rows, 0, tell)
     for step in range(begin + 1, STEPS + 1):
@@ -80,7 +82,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def misbehave(name: str, step: int, *, resumed: bool) -> None:
-    if name == "killed" and step == 3 and not resumed:
+    if name == "killed in each step" or (name == "killed" and step == 3 and not resumed):
         os.kill(os.getpid(), signal.SIGKILL)
     if name == "failing":
         raise InvalidRequest("the rows do not fit")

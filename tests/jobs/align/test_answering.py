@@ -18,6 +18,8 @@ from tests.jobs.rsf.playing import PlayedRewards
 
 pytestmark = pytest.mark.anyio
 
+MOST = 8
+
 
 def wanted(*groups: Sequence[str]) -> RewardsWanted:
     return RewardsWanted(
@@ -47,7 +49,7 @@ async def ask(path: Path, *questions: RewardsWanted) -> list[RewardsGiven]:
 
 
 def answering(told: Told, rewards: PlayedRewards, *, patience_s: float = 30.0) -> Answering:
-    return Answering(rewards, told, Patience(patience_s))
+    return Answering(rewards, told, Patience(patience_s), weight_version="r1", most_candidates=MOST)
 
 
 async def test_processes_that_ask_together_get_each_their_own() -> None:
@@ -98,6 +100,46 @@ async def test_a_reward_model_that_is_busy_is_asked_again() -> None:
     async with answering(Told(), PlayedRewards(before=busy)).served() as path:
         (given,) = await ask(path, wanted(["a"]))
     assert given.rewards[0][0]["length"] == 1.0
+
+
+async def test_rewards_of_other_weights_end_the_job() -> None:
+    rewards = PlayedRewards()
+    one = answering(Told(), rewards)
+    async with one.served() as path:
+        assert len(await ask(path, wanted(["a"]))) == 1
+        rewards.version = "r2"
+        assert await ask(path, wanted(["a"])) == []
+        with pytest.raises(ExceptionGroup) as caught:
+            await one.wait_until_failed()
+    told = "different reward models, versions r1, r2, and cannot be compared"
+    assert caught.group_contains(InvalidRequest, match=told)
+
+
+async def test_too_many_at_once_are_not_taken_for_too_long() -> None:
+    told = Told()
+    one = answering(told, PlayedRewards())
+    async with one.served() as path:
+        assert await ask(path, wanted(["a"] * (MOST + 1))) == []
+        with pytest.raises(ExceptionGroup) as caught:
+            await one.wait_until_failed()
+    assert caught.group_contains(InvalidRequest, match="9 completions of one prompt .* limit 8")
+    assert told.warnings == []
+
+
+async def test_half_a_question_of_a_killed_process_is_nobodys_error() -> None:
+    one = answering(Told(), PlayedRewards())
+    async with one.served() as path:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(wanted(["a"]).model_dump_json().encode()[:20])
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        # The next process is answered.
+        assert len(await ask(path, wanted(["a"]))) == 1
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await one.wait_until_failed()
 
 
 async def test_an_error_that_stays_is_told_to_whoever_waits_for_it() -> None:

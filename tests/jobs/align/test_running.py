@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ from typing import Any
 import pytest
 
 from steerward.jobs.align.running import AlignInput, AlignmentRun, AlignPorts
+from steerward.jobs.ending import can_go_on
 from steerward.protocol.alignment import PamaSettings
 from steerward.protocol.errors import InvalidRequest, NotReady, TrainingFailed
 from tests.jobs.align.telling import Told
+from tests.jobs.children import children_of
 from tests.jobs.rsf.playing import PlayedPolicy, PlayedRewards
 from tests.policies import save_policy
 
@@ -55,6 +56,8 @@ def make_run(
         rows=rows,
         validation_rows=rows,
         base=folder,
+        reward_weight_version="r1",
+        most_candidates=8,
         folder=folder / "job",
     )
     run = AlignmentRun(
@@ -68,14 +71,8 @@ def make_run(
     return run, policy
 
 
-def processes() -> list[str]:
-    found: list[str] = []
-    for children in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        for child in children.read_text().split():
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
-            if b"playing_process" in command:
-                found.append(child)
-    return found
+def processes() -> list[int]:
+    return children_of("playing_process")
 
 
 async def test_a_run_tells_its_steps_and_serves_its_policy(tmp_path: Path) -> None:
@@ -105,6 +102,32 @@ async def test_a_killed_process_goes_on_from_its_checkpoint(tmp_path: Path) -> N
     assert steps == [f"step {step} of 4" for step in range(1, 5)]
     assert any("killed by signal 9" in m and "started again" in m for m in told.messages)
     assert [one.iteration for one in told.progresses[-1].history] == [0, 4]
+
+
+async def test_each_step_that_is_made_gives_a_killed_process_new_patience(tmp_path: Path) -> None:
+    told = Told()
+    run, _ = make_run(tmp_path, told, name="killed in each step")
+    await run.run()
+    again = [m for m in told.messages if "started again" in m]
+    assert len(again) == 4
+
+
+async def test_a_process_that_is_killed_before_each_step_can_be_resumed(tmp_path: Path) -> None:
+    told = Told()
+    run, _ = make_run(tmp_path, told, name="killed at once")
+    with pytest.raises(NotReady, match="killed 3 times before another step .* signal 9") as caught:
+        await run.run()
+    assert can_go_on(caught.value)
+    assert len([m for m in told.messages if "started again" in m]) == 2
+    # What it needs to go on is kept.
+    assert (tmp_path / "job" / "rows").exists()
+
+
+async def test_a_reward_model_that_is_exchanged_ends_the_run(tmp_path: Path) -> None:
+    run, policy = make_run(tmp_path, Told(), rewards=PlayedRewards(version="r2"))
+    with pytest.raises(InvalidRequest, match="different reward models, versions r1, r2"):
+        await run.run()
+    assert policy.published == []
 
 
 async def test_what_a_process_fails_with_is_told(tmp_path: Path) -> None:
@@ -170,6 +193,8 @@ async def test_each_of_two_processes_asks_for_its_own_rewards(tmp_path: Path) ->
         rows=rows,
         validation_rows=None,
         base=save_policy(tmp_path / "base"),
+        reward_weight_version="r1",
+        most_candidates=8,
         folder=tmp_path / "job",
     )
     calls: list[Sequence[str]] = []
@@ -185,5 +210,8 @@ async def test_each_of_two_processes_asks_for_its_own_rewards(tmp_path: Path) ->
     aligned = await run.run()
     assert aligned.trained_tokens > 0
     assert told.progresses[-1].done == 2
-    # A prompt's group each of two processes and two steps, beside two evaluations of two prompts.
-    assert sorted(len(texts) for texts in calls) == [1] * 4 + [2] * 4
+    # A prompt's group each of two processes and two steps, beside two evaluations of two prompts,
+    # of which the second asks for new answers only.
+    sizes = [len(texts) for texts in calls]
+    assert sizes.count(2) == 4
+    assert 2 <= sizes.count(1) <= 4

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.jobs.children import children_of
 from tests.policies import save_policy
 from tests.rsf_jobs import prompt_lines
 from tests.server.jobs.running import FILES, JOBS, RunningServer, running_server
@@ -40,42 +43,59 @@ async def chat(server: RunningServer, model: str) -> str:
 
 
 def processes() -> list[int]:
-    """Return the processes that align and that this one has started."""
-    found: list[int] = []
-    for children in Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text().split():
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
-            if b"steerward.training.align.process" in command:
-                found.append(int(child))
-    return found
+    return children_of("steerward.training.align.process")
 
 
-async def test_a_job_is_killed_paused_and_resumed_and_its_policy_is_served(
-    tmp_path: Path, policy_folder: str
-) -> None:
+def has_done(steps: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda job: job["progress"]["done"] >= steps
+
+
+async def test_a_job_becomes_a_policy_that_is_served(tmp_path: Path, policy_folder: str) -> None:
     async with running_server(tmp_path / "state", policy_folder) as server:
         base = await chat(server, "tiny")
         job_id = await server.create_of("pama", {**TINY, "steps": 8}, content=prompt_lines(40))
+        job = await server.end(job_id)
+        assert job["status"] == "succeeded", job
+        told = await server.messages(job_id)
+        assert "held-out prompts after step 8" in told
+        assert any("loss" in message for message in told)
+        await is_told_and_served(server, job, base)
+        assert not leftovers(server, job_id)
 
-        def has_done(steps: int) -> Any:
-            return lambda job: job["progress"]["done"] >= steps
 
+async def test_a_job_is_killed_paused_resumed_and_cancelled(
+    tmp_path: Path, policy_folder: str
+) -> None:
+    async with running_server(tmp_path / "state", policy_folder) as server:
+        job_id = await server.create_of("pama", {**TINY, "steps": 999}, content=prompt_lines(40))
         await server.until(job_id, has_done(2))
         for process in processes():
             os.kill(process, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while not any("killed by signal 9" in told for told in await server.messages(job_id)):
+                await asyncio.sleep(0.01)
         await server.until(job_id, has_done(4))
         await server.ask(job_id, "pause")
         job = await server.end(job_id)
         assert job["status"] == "paused"
-        assert job["progress"]["total"] == 8
+        done = job["progress"]["done"]
+        assert job["progress"]["total"] == 999
         assert not processes()
+        assert leftovers(server, job_id)
         await server.ask(job_id, "resume")
-        job = await server.end(job_id)
-        assert job["status"] == "succeeded", job
-        told = await server.messages(job_id)
-        assert any("killed by signal 9" in message for message in told)
-        assert "held-out prompts after step 8" in told
-        await is_told_and_served(server, job, base)
+        await server.until(job_id, has_done(done + 1))
+        await server.ask(job_id, "cancel")
+        assert (await server.end(job_id))["status"] == "cancelled"
+        assert not processes()
+        async with asyncio.timeout(60):
+            while leftovers(server, job_id):
+                await asyncio.sleep(0.01)
+
+
+def leftovers(server: RunningServer, job_id: str) -> list[str]:
+    """Return what is there that a job needs until its end."""
+    names = ("rows", "run/checkpoints")
+    return [name for name in names if (server.folder(job_id) / name).exists()]
 
 
 async def is_told_and_served(server: RunningServer, job: dict[str, Any], base: str) -> None:
@@ -121,6 +141,7 @@ async def test_jobs_that_could_not_run_are_refused_with_their_place(
         for method, settings, code, place in (
             ("pama", {"weights": {"honesty": 1.0}}, "unknown_objective", "weights"),
             ("grpo", {"logged": ["honesty"]}, "unknown_objective", "logged"),
+            ("cgpo", {"logged": ["score", "score"]}, "invalid_request", "logged"),
             ("grpo", {"max_tokens": 256}, "invalid_request", "max_tokens"),
             ("cgpo", judges, "invalid_request", "tasks.chat.judges[0].type"),
         ):
@@ -201,3 +222,26 @@ async def test_preferences_become_a_policy_by_modpo(tmp_path: Path, policy_folde
         assert job["progress"]["done"] == job["progress"]["total"] == 3
         assert await chat(server, job["fine_tuned_model"]) != await chat(server, "tiny")
         assert [one["iteration"] for one in job["progress"]["history"]] == [0, 3]
+
+
+async def test_margins_of_the_rows_need_no_reward_model_that_knows_them(
+    tmp_path: Path, policy_folder: str
+) -> None:
+    pair = {"chosen": "The fox.", "rejected": "Numbers.", "margin_chosen": 1, "margin_rejected": 0}
+    content = "".join(
+        json.dumps({"prompt": f"Tell me {place}.", **pair}) + "\n" for place in range(8)
+    ).encode()
+    settings = {"margins": {"brevity": 0.5}, "logged": ["objective_0"], "batch_size": 8}
+    async with running_server(tmp_path / "state", policy_folder) as server:
+        job_id = await server.create_of("modpo", {**settings, "max_tokens": 6}, content=content)
+        job = await server.end(job_id)
+        assert job["status"] == "succeeded", job
+        two = {"margins": {"brevity": 0.5, "wit": 0.5}, "max_tokens": 6}
+        body = {
+            "model": "tiny",
+            "training_file": job["training_file"],
+            "method": {"type": "modpo", "modpo": two},
+        }
+        answer = await server.http.post(JOBS, json=body)
+        assert answer.status_code == 422
+        assert answer.json()["error"]["param"] == "method.modpo.margins"

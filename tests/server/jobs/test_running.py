@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.jobs.children import children_of
 from tests.policies import ARMORM_RULE, save_policy
 from tests.rsf_jobs import selected_in
 from tests.server.jobs.running import FILES, JOBS, RunningServer, running_server
@@ -90,15 +91,9 @@ async def end_once_more(server: RunningServer, job_id: str) -> None:
     assert (await server.http.get(FILES)).json()["data"] == files
 
 
-def training_processes() -> list[str]:
-    """Return the command lines of trainers that this process has started and that run."""
-    found: list[str] = []
-    for children in Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text().split():
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
-            if b"steerward.training.sft" in command:
-                found.append(command.decode())
-    return found
+def training_processes() -> list[int]:
+    """Return the trainers that this process has started and that run."""
+    return children_of("steerward.training.sft")
 
 
 async def test_a_cancelled_job_leaves_nothing_served_and_its_checkpoints_listed(

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
+
+from steerward.protocol.align_work import ALIGN_LINES
+from steerward.training.align.process import _Lines
 
 ROOT = Path(__file__).parents[3]
 JOB: dict[str, Any] = {
@@ -20,6 +24,8 @@ JOB: dict[str, Any] = {
     "out": "/nowhere",
     "name": "job",
     "rewards": "/nowhere",
+    "reward_weight_version": "r1",
+    "most_candidates": 8,
 }
 
 
@@ -47,3 +53,18 @@ def test_a_wrong_job_is_told_with_its_place(
     (line,) = done.stdout.splitlines()
     failure = json.loads(line)
     assert (failure["failed"], failure["message"]) == ("ValidationError", reason)
+
+
+def test_a_number_that_is_not_finite_costs_no_more_than_itself() -> None:
+    told: list[BaseModel] = []
+    lines = _Lines(told.append)
+    lines.stepped(3, 9, {"loss": 0.5, "spread": float("nan"), "kl": float("inf")})
+    lines.measured(3, {"help": 0.5, "score": float("nan")})
+    lines.noted("loss: grpo")
+    read = [ALIGN_LINES.validate_json(line.model_dump_json()) for line in told]
+    assert read == told
+    assert [line.model_dump(exclude={"kind"}) for line in read] == [
+        {"step": 3, "steps": 9, "metrics": {"loss": 0.5}},
+        {"step": 3, "rewards": {"help": 0.5}},
+        {"text": "loss: grpo"},
+    ]
