@@ -83,11 +83,11 @@ def test_a_file_that_is_not_there_is_told(
     assert "there is no file" in capsys.readouterr().err
 
 
-def test_a_judge_that_is_misspelt_is_told_before_training(
+def test_a_judge_that_is_unknown_is_told_before_training(
     base: str, rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["align", "cgpo", rows, "--base", base, "--local", ARMORM]
     command += ["--out", str(tmp_path / "run"), "--steps", "1", "--max-tokens", "6"]
-    command += ["--tasks", '{"chat": {"reward": "objective_2", "judges": [{"type": "lenght"}]}}']
+    command += ["--tasks", '{"chat": {"reward": "objective_2", "judges": [{"type": "lengthy"}]}}']
     assert main(command) == 1
-    assert "lenght" in capsys.readouterr().err
+    assert "lengthy" in capsys.readouterr().err

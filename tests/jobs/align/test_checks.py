@@ -113,8 +113,8 @@ def test_judges_that_run_programs_or_call_servers_are_refused(kind: str | None) 
 
 
 def test_a_judge_whose_settings_are_wrong_is_told_with_its_task() -> None:
-    with pytest.raises(InvalidRequest, match="maxium: unknown key") as caught:
-        check_judges("cgpo", judged({"type": "length", "maxium": 3}))
+    with pytest.raises(InvalidRequest, match="at_most: unknown key") as caught:
+        check_judges("cgpo", judged({"type": "length", "at_most": 3}))
     assert caught.value.param == "method.cgpo.tasks.chat.judges"
 
 

@@ -33,8 +33,8 @@ def test_a_rule_reads_its_row_and_gives_nothing_where_it_does_not_apply() -> Non
 
 
 def test_a_rule_that_is_wrong_is_refused_at_once() -> None:
-    with pytest.raises(InvalidRequest, match="lenght"):
-        with_rules(of_text, {"short": {"type": "lenght"}})
+    with pytest.raises(InvalidRequest, match="lengthy"):
+        with_rules(of_text, {"short": {"type": "lengthy"}})
     with pytest.raises(InvalidRequest, match="name it otherwise"):
         with_rules(of_text, {"score": {"type": "length", "maximum": 5}})
 
