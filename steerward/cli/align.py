@@ -34,31 +34,37 @@ if TYPE_CHECKING:
 
 def run_grpo(config: GrpoConfig) -> None:
     """Align by multi-objective GRPO."""
-    _run(config, settings_of(config, GrpoSettings), rows=config.prompts_file)
+    _run_all([config], [settings_of(config, GrpoSettings)], rows=config.prompts_file)
 
 
 def run_pama(config: PamaConfig) -> None:
     """Align by PAMA."""
-    _run(config, settings_of(config, PamaSettings), rows=config.prompts_file)
+    _run_all([config], [settings_of(config, PamaSettings)], rows=config.prompts_file)
 
 
 def run_cgpo(config: CgpoConfig) -> None:
     """Align by CGPO."""
-    _run(config, settings_of(config, CgpoSettings), rows=config.prompts_file)
+    _run_all([config], [settings_of(config, CgpoSettings)], rows=config.prompts_file)
 
 
 def run_modpo(config: ModpoConfig) -> None:
     """Align by MODPO, with one weight or several."""
     settings = settings_of(config, ModpoSettings)
     if not config.sweep:
-        _run(config, settings, rows=config.pairs_file)
+        _run_all([config], [settings], rows=config.pairs_file)
         return
     # All of them before the first is trained.
-    swept = {weight: _swept(settings, weight) for weight in config.sweep}
-    for weight, own in swept.items():
-        name = f"{config.name or 'modpo'} w{weight:g}"
-        part = config.model_copy(update={"out": config.out / f"w{weight:g}", "name": name})
-        _run(part, own, rows=config.pairs_file, cache=config.out)
+    swept = [_swept(settings, weight) for weight in config.sweep]
+    parts = [
+        config.model_copy(
+            update={
+                "out": config.out / f"w{weight:g}",
+                "name": f"{config.name or 'modpo'} w{weight:g}",
+            }
+        )
+        for weight in config.sweep
+    ]
+    _run_all(parts, swept, rows=config.pairs_file, cache=config.out)
 
 
 def _swept(settings: ModpoSettings, weight: float) -> ModpoSettings:
@@ -79,6 +85,20 @@ def run_report(config: ReportConfig) -> None:
         reference=config.reference,
     )
     print(f"report -> {config.out}")
+
+
+def _run_all(
+    configs: Sequence[AlignConfig],
+    settings: Sequence[Any],
+    *,
+    rows: Path,
+    cache: Path | None = None,
+) -> None:
+    for config, own in zip(configs, settings, strict=True):
+        _run(config, own, rows=rows, cache=cache)
+    from steerward.training.together import end_together
+
+    end_together()
 
 
 def _run(config: AlignConfig, settings: Any, *, rows: Path, cache: Path | None = None) -> None:

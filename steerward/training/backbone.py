@@ -30,6 +30,7 @@ from steerward.training.data.rows import PreferencePair, RatedResponse, load_row
 from steerward.training.files import file_digest, write_json
 from steerward.training.mixture import Mixture
 from steerward.training.multitask import MultiTaskModel
+from steerward.training.together import end_together
 from steerward.training.trainer import MixtureTrainer
 
 # A stopped run may go on elsewhere and keep its checkpoints differently.
@@ -209,6 +210,7 @@ def _main(settings: Path) -> int:
     known = BackboneConfig.model_fields.keys() & values.keys()
     try:
         _train(BackboneConfig.model_validate({key: values[key] for key in known}))
+        end_together()
     except SteerwardError as error:
         sys.stderr.write(f"steerward train backbone: {error}\n")
         return 1

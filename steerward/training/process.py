@@ -10,6 +10,7 @@ import argparse
 import errno
 import os
 import shutil
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -65,6 +66,7 @@ def run_process(program: str, work: Work, arguments: list[str] | None = None) ->
 
     try:
         work(options.job.read_bytes(), tell)
+        _end_together()
     # The process ends here: whatever happened must be told.
     except Exception as error:
         traceback.print_exc()
@@ -97,6 +99,14 @@ def is_storage_full(error: BaseException | None, where: Path) -> bool:
             return shutil.disk_usage(where).free < _NO_ROOM_BYTES
         error = error.__cause__ or error.__context__
     return False
+
+
+def _end_together() -> None:
+    """Close what connects processes, if there is more than one: only then torch is loaded."""
+    if "torch" in sys.modules:
+        from steerward.training.together import end_together
+
+        end_together()
 
 
 def _first_error(error: ValidationError) -> str:

@@ -65,7 +65,8 @@ def test_openrlhfs_own_executor_loads_and_calls_the_file(url: str, tmp_path: Pat
 def test_template_is_recognised_as_by_the_server(url: str) -> None:
     query = f"{CHATML}Fine.<|im_end|>"
     expected = reward_function(url, api_key=KEY, template="chatml")([query], [CHATML], [""])
-    assert reward_function(url, api_key=KEY)([query], [CHATML], [""]) == expected
+    found = reward_function(url, api_key=KEY)([query], [CHATML], [""])
+    assert found["rewards"] == pytest.approx(expected["rewards"], abs=1e-4)
     body = {"query": [query], "prompts": [CHATML]}
     headers = {"authorization": f"Bearer {KEY}"}
     by_url = httpx.post(f"{url}/get_reward", json=body, headers=headers).json()
