@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any
 
+import torch
 from datasets import load_dataset
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -38,6 +39,9 @@ def main() -> None:
             per_device_train_batch_size=8,
             # The first column is the score.
             reward_weights=[1.0, *([0.0] * (len(columns) - 1))],
+            # TRL's default wants a GPU with bfloat16.
+            use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available(),
             logging_steps=1,
             report_to="none",
         ),
