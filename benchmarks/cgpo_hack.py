@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.cgpo_hack_tables import draw, summarise
 from benchmarks.command import main
-from benchmarks.grpo import _answers, _prompts
+from benchmarks.grpo import draw_answers, split_prompts
 from benchmarks.served import Process
 from steerward.clients.trl import reward_funcs
 from steerward.judges.mixture import Mixture
@@ -87,7 +87,7 @@ def run(setting: Setting, work: Path) -> dict[str, Any]:
     arms = setting.arms.split(",")
     if not set(arms) <= set(ARMS) or setting.hack not in ("keyword", "length"):
         sys.exit(f"arms are of {', '.join(ARMS)}; hack is keyword or length")
-    training, held_out = _prompts(setting)  # pyright: ignore[reportArgumentType]
+    training, held_out = split_prompts(setting)  # pyright: ignore[reportArgumentType]
     command = [sys.executable, "-m", "steerward", "serve", "--port", "0", "--device", "cpu"]
     process = Process([*command, "--policy", "none"], variables={})
     try:
@@ -150,7 +150,7 @@ class Training:
         found: list[dict[str, Any]] = []
 
         def measure(step: int) -> None:
-            answers = _answers(self.model, self.tokenizer, held_out, self.setting)  # pyright: ignore
+            answers = draw_answers(self.model, self.tokenizer, held_out, self.setting)  # pyright: ignore
             found.append({"step": step, **self._measure(held_out, answers)})
             told = {name: f"{np.mean(found[-1][name]):+.3f}" for name in ("hacked", "true")}
             print(f"{self.arm}, seed {self.seed}, step {step}: {told}", file=sys.stderr)

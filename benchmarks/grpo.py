@@ -51,7 +51,7 @@ class Setting:
 
 def run(setting: Setting, work: Path) -> dict[str, Any]:
     """Return rewards of held-out prompts by step and seed, and what they show."""
-    training, held_out = _prompts(setting)
+    training, held_out = split_prompts(setting)
     command = [sys.executable, "-m", "steerward", "serve", "--port", "0", "--device", "cpu"]
     process = Process([*command, "--policy", "none"], variables={})
     try:
@@ -64,7 +64,8 @@ def run(setting: Setting, work: Path) -> dict[str, Any]:
     return summarise(found, setting)
 
 
-def _prompts(setting: Setting) -> tuple[list[str], list[str]]:
+def split_prompts(setting: Setting) -> tuple[list[str], list[str]]:
+    """Return prompts to train on, and those held out."""
     return prompts_of(setting.prompts, sources=setting.sources, held_out=setting.held_out)
 
 
@@ -89,7 +90,7 @@ def _train(
     measured: list[dict[str, Any]] = []
 
     def measure(step: int) -> None:
-        answers = _answers(model, tokenizer, held_out, setting)
+        answers = draw_answers(model, tokenizer, held_out, setting)
         with Client(url) as client:
             scores = [
                 client.score(prompt, [answer]).items[0].candidates[0]
@@ -148,7 +149,7 @@ def _train(
 
 
 @torch.no_grad()
-def _answers(model: Any, tokenizer: Any, prompts: Sequence[str], setting: Setting) -> list[str]:
+def draw_answers(model: Any, tokenizer: Any, prompts: Sequence[str], setting: Setting) -> list[str]:
     """Return an answer to each prompt, drawn with the same seed each time."""
     was_training = model.training
     model.eval()

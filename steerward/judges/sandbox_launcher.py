@@ -255,7 +255,7 @@ def _run(settings: dict[str, Any]) -> None:
     """Run the program, then its tests in the same module; report the token if all went well."""
     sys.argv = ["program"]
     module = types.ModuleType("program")
-    # Dataclasses and pickle look a class's module up by its name.
+    # Dataclasses and type hints look a class's module up by its name.
     sys.modules["program"] = module
     try:
         exec(compile(_read(settings["program"]), "program", "exec"), module.__dict__)

@@ -16,8 +16,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from steerward.protocol.align_work import RewardGroup, RewardsGiven, RewardsWanted
-from steerward.protocol.errors import ConnectionFailed, InvalidRequest
+from steerward.protocol.errors import ConnectionFailed
 from steerward.training.align.columns import RewardSource
+from steerward.training.align.turns import answer_text, prompt_turns
 
 Rewards = list[dict[str, float | None]]
 """Of some completions, each by objective."""
@@ -121,7 +122,7 @@ class AskedColumns:
     def _of(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Rewards:
         """Return the rewards of a batch; what is not known is asked for."""
         batch = [
-            (_turns(prompt), _answer(completion))
+            (prompt_turns(prompt), answer_text(completion))
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         keys = [_key(turns, answer) for turns, answer in batch]
@@ -178,27 +179,3 @@ def _lines_of(
 
 def _grouped(groups: Sequence[tuple[Any, list[str]]]) -> list[RewardGroup]:
     return [RewardGroup(messages=turns, completions=answers) for turns, answers in groups]
-
-
-def _turns(prompt: Any) -> list[dict[str, str]]:
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    return [_turn(turn) for turn in prompt]
-
-
-def _answer(completion: Any) -> str:
-    if isinstance(completion, str):
-        return completion
-    turns = list(completion)
-    if len(turns) != 1:
-        raise InvalidRequest(
-            f"a completion has {len(turns)} turns, and the reward model scores one; use no tools"
-        )
-    return _turn(turns[0])["content"]
-
-
-def _turn(turn: Mapping[str, Any]) -> dict[str, str]:
-    role, content = turn.get("role"), turn.get("content")
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise InvalidRequest("a turn holds more than text; the reward model reads text alone")
-    return {"role": role, "content": content}

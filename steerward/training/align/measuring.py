@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ class HeldOut:
         completions = [[{"role": "assistant", "content": answer}] for answer in answers]
         columns = columns_of(self._rows)
         rewards = {
-            function.__name__: _called(function, prompts, completions, columns)
+            function.__name__: _checked(function, prompts, completions, columns)
             for function in self._functions
         }
         return Measured(rewards, [len(answer) for answer in answers])
@@ -99,14 +99,23 @@ def columns_of(rows: Sequence[PromptRow]) -> dict[str, list[Any]]:
     return {name: [row.columns.get(name) for row in rows] for name in names}
 
 
-def _called(
+def called(function: RewardFunction, **given: Any) -> Sequence[Any]:
+    """Return what a reward function gives, also one that is `async def`."""
+    found = function(**given)
+    return asyncio.run(_waited(found)) if inspect.isawaitable(found) else found
+
+
+async def _waited(found: Awaitable[Any]) -> Any:
+    return await found
+
+
+def _checked(
     function: RewardFunction,
     prompts: Sequence[Any],
     completions: Sequence[Any],
     columns: Mapping[str, Sequence[Any]],
 ) -> list[float | None]:
-    found = function(prompts=prompts, completions=completions, **columns)
-    values = asyncio.run(found) if inspect.isawaitable(found) else found  # pyright: ignore
+    values = called(function, prompts=prompts, completions=completions, **columns)
     if len(values) != len(prompts):
         raise InvalidRequest(
             f"the reward {function.__name__!r} gave {len(values)} numbers for {len(prompts)} "

@@ -7,9 +7,7 @@ judges, are found once and kept as columns.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,7 @@ from steerward.protocol.errors import DatasetRefused, InvalidRequest, brief
 from steerward.training.align.cgpo.judging import judge_batch
 from steerward.training.align.cgpo.settings import REWARD_COLUMN, SATISFIED_COLUMN, TEXT_COLUMN
 from steerward.training.align.cgpo.tasks import COLUMN, RewardFunction, Task, task_places
+from steerward.training.align.measuring import called
 from steerward.training.align.responses import draw_responses
 from steerward.training.files import write_json
 
@@ -190,13 +189,9 @@ def _rewards(
     if not taken:
         return []
     names = [name for name in taken[0][2] if name not in ("prompt", "completion")]
-    answer = function(
+    return called(
+        function,
         prompts=[prompt for prompt, _, _ in taken],
         completions=[completion for _, completion, _ in taken],
         **{name: [row[name] for _, _, row in taken] for name in names},
     )
-    return asyncio.run(_awaited(answer)) if inspect.isawaitable(answer) else answer
-
-
-async def _awaited(answer: Any) -> Any:
-    return await answer

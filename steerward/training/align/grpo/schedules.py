@@ -33,8 +33,8 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
-    """A straight line from one factor to another."""
+class _Between:
+    """From one factor to another, over a part of training."""
 
     start: float
     end: float
@@ -45,6 +45,12 @@ class Linear:
 
     def __post_init__(self) -> None:
         _check_span(self.begin, self.finish)
+
+
+class Linear(_Between):
+    """A straight line from one factor to another."""
+
+    __slots__ = ()
 
     def __call__(self, share: float, /) -> float:
         """Return the factor at a share of training."""
@@ -52,19 +58,10 @@ class Linear:
         return self.start + (self.end - self.start) * done
 
 
-@dataclass(frozen=True, slots=True)
-class Cosine:
+class Cosine(_Between):
     """Half a cosine from one factor to another: slow at both ends."""
 
-    start: float
-    end: float
-    begin: float = 0.0
-    """Share of training before which the factor is `start`."""
-    finish: float = 1.0
-    """Share of training after which it is `end`."""
-
-    def __post_init__(self) -> None:
-        _check_span(self.begin, self.finish)
+    __slots__ = ()
 
     def __call__(self, share: float, /) -> float:
         """Return the factor at a share of training."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from steerward.models.chat import Turn
 from steerward.models.packing import group_conversations
 from steerward.models.reward_model import RewardModel
-from steerward.protocol.errors import DatasetRefused, InputTooLong, UnknownObjective, brief
+from steerward.protocol.errors import InputTooLong, UnknownObjective, brief
+from steerward.training.align.measuring import called
 from steerward.training.align.modpo.margins import Response
+from steerward.training.align.turns import answer_text, prompt_turns
 
 
 class FunctionMargins:
@@ -79,19 +78,9 @@ class ColumnMargins:
         prompts, completions = [one.prompt for one in responses], [one.text for one in responses]
         more = {name: [one.columns[name] for one in responses] for name in self.columns}
         return {
-            name: _result(function(prompts=prompts, completions=completions, **more))
+            name: called(function, prompts=prompts, completions=completions, **more)
             for name, function in self._functions.items()
         }
-
-
-def _result(found: Any) -> Sequence[float | None]:
-    if inspect.isawaitable(found):
-        return asyncio.run(_waited(found))
-    return found
-
-
-async def _waited(found: Awaitable[Any]) -> Any:
-    return await found
 
 
 class ModelMargins:
@@ -134,7 +123,9 @@ class ModelMargins:
         groups, places = [], []
         for place, one in enumerate(responses):
             try:
-                conversations = self._model.encode(_turns(one.prompt), [_answer(one.text)])
+                conversations = self._model.encode(
+                    prompt_turns(one.prompt), [answer_text(one.text)]
+                )
             except InputTooLong:
                 continue
             groups += group_conversations(conversations)
@@ -149,20 +140,3 @@ class ModelMargins:
             ]
             for name, factor in self._factors.items()
         }
-
-
-def _turns(prompt: Any) -> list[Turn]:
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    return cast("list[Turn]", prompt)
-
-
-def _answer(response: Any) -> str:
-    if isinstance(response, str):
-        return response
-    if len(response) != 1:
-        raise DatasetRefused(
-            f"a response has {len(response)} messages, and a reward model scores one; leave the "
-            "pair out"
-        )
-    return response[0]["content"]

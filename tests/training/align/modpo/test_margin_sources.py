@@ -9,7 +9,7 @@ import pytest
 
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
-from steerward.protocol.errors import DatasetRefused, UnknownObjective
+from steerward.protocol.errors import InvalidRequest, UnknownObjective
 from steerward.training.align.modpo.margin_sources import ColumnMargins, ModelMargins
 from steerward.training.align.modpo.margins import Response, with_margins
 from tests.golden_cases import GOLDEN
@@ -86,5 +86,5 @@ def test_what_a_model_cannot_score_is_refused(model: RewardModel) -> None:
     with pytest.raises(UnknownObjective, match=re.escape("no objective 'charm'")):
         ModelMargins(model, {"charm": 1.0})
     turns = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
-    with pytest.raises(DatasetRefused, match="2 messages"):
+    with pytest.raises(InvalidRequest, match="2 turns"):
         ModelMargins(model, {"objective_15": 1.0}).rewards([Response("p", turns, {})])
