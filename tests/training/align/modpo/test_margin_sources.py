@@ -9,7 +9,7 @@ import pytest
 
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.reward_model import RewardModel
-from steerward.protocol.errors import InvalidRequest, UnknownObjective
+from steerward.protocol.errors import DatasetRefused, InvalidRequest, UnknownObjective
 from steerward.training.align.modpo.margin_sources import ColumnMargins, ModelMargins
 from steerward.training.align.modpo.margins import Response, with_margins
 from tests.golden_cases import GOLDEN
