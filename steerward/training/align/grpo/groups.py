@@ -145,7 +145,7 @@ def _std(values: Tensor, *, dim: int) -> Tensor:
     """Return the deviation along an axis, which is kept; 0 of fewer than two values."""
     mean = values.nanmean(dim=dim, keepdim=True)
     variance = ((values - mean) ** 2).nanmean(dim=dim, keepdim=True)
-    count = (~values.isnan()).sum(dim=dim, keepdim=True)
+    count = (~values.isnan()).sum(dim=dim, keepdim=True).to(values.dtype)
     # In this order, as TRL does: the tensors are then equal bit for bit.
     variance = variance * (count / (count - 1).clamp(min=1))
     return torch.where(count > 1, variance.sqrt(), torch.zeros_like(variance))
