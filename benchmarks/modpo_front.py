@@ -73,10 +73,10 @@ class Setting:
     held_out: int = 96
     max_tokens: int = 64
     seeds: int = 3
-    steps: int = 20
+    steps: int = 30
     batch_size: int = 16
     beta: float = 0.1
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     lora_rank: int = 16
     plot: str = ""
 

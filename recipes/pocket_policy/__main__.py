@@ -17,13 +17,14 @@ from benchmarks.steering_front import Setting as SteeringSetting
 from benchmarks.steering_front import run as steering_front
 from recipes.pocket.ship import ship
 from recipes.pocket_policy.card import PICTURE, write_card
+from recipes.pocket_policy.contrasted import learn_contrasts
 from recipes.pocket_policy.conversations import load_conversations
 from recipes.pocket_policy.directed import EXAMPLES_PER_STEP, draw_examples, learn_examples
 from recipes.pocket_policy.held_out import held_out_perplexity
 from recipes.pocket_policy.labels import label_answers
 from recipes.pocket_policy.language import LEARNING_RATE, learn_language
 from recipes.pocket_policy.package import package
-from recipes.pocket_policy.preferred import loop_folder, prefer
+from recipes.pocket_policy.preferred import last_samples, loop_folder, prefer
 from recipes.pocket_policy.sampled import examples_of_samples, sample_and_score
 from recipes.pocket_policy.vocabulary import write_tokenizer
 from steerward import logs
@@ -52,7 +53,8 @@ class PocketPolicyConfig(Settings):
     seed: int = 0
     """Of everything."""
     loop: bool = True
-    """Go on with rejection-sampling fine-tuning, about 25 minutes on 2 cores."""
+    """Go on with rejection-sampling fine-tuning and with what directions change in its samples:
+    about 35 minutes on 2 cores."""
     ship: bool = False
     """Replace the policy inside the package by the new one."""
 
@@ -101,17 +103,23 @@ def main() -> None:
         learning_rate=LEARNING_RATE / 2,
         seed=config.seed,
     )
-    checkpoint = package(directed, tokenizer, out=config.work / "pocket-policy")
     if config.loop:
-        start = package(directed, tokenizer, out=config.work / "before-rsf")
-        checkpoint = prefer(
-            start,
+        preferred = prefer(
+            package(directed, tokenizer, out=config.work / "before-rsf"),
             conversations,
             answers,
             prompts=str(config.data / "prompts" / "prompts.jsonl.gz"),
             work=config.work,
             seed=config.seed,
         )
+        directed = learn_contrasts(
+            last_samples(config.work),
+            tokenizer,
+            start=preferred,
+            out=config.work / "contrasted",
+            seed=config.seed,
+        )
+    checkpoint = package(directed, tokenizer, out=config.work / "pocket-policy")
     measure(config, checkpoint, tokenizer)
     if config.ship:
         ship(checkpoint, POCKET_POLICY)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recipes.pocket_policy.contrasted import BETA, LAMBDA, ROWS_PER_PROMPT
 from recipes.pocket_policy.conversations import MAX_TURN_CHARACTERS
 from recipes.pocket_policy.directed import STRENGTH, WITHOUT_DIRECTION
 from recipes.pocket_policy.language import POSITIONS
@@ -101,9 +102,9 @@ limit training competing models on them.
 """
 
 
-# Of a policy that went through the loop of the jobs.
+# Of a policy that went through the loop of the jobs, and learned from its samples once more.
 _LOOP = """
-Last, {iterations} iterations of rejection-sampling fine-tuning as the server's jobs do it, of which
+Then {iterations} iterations of rejection-sampling fine-tuning as the server's jobs do it, of which
 the last was kept whatever it measured: {prompts:,} prompts each, {samples} answers to a prompt,
 each under another of {directions} directions, and for every one of these the best of all {samples};
 {sft_share:.0%} of what it learned were answers of the text, and a KL penalty of {kl_coef:g} held it
@@ -113,6 +114,12 @@ near its start. What the iterations did, on the prompts of the front
 {iterations_table}
 
 {judges_table}
+
+Last, the samples of the last iteration once more, {rows_per_prompt} rows of each kind for every
+prompt. Rows of the first kind have the prompt behind two directions, and the two samples about
+which these disagree most; the policy learns to tell these apart by the direction (MAPL's loss of
+inter rows, arXiv:2505.12845, with a weight of {weight:g}). Rows of the second kind have the best
+and the worst sample under one direction (DPO, arXiv:2305.18290). beta is {beta:g} in both.
 
 """
 
@@ -130,6 +137,9 @@ def _loop(run: Mapping[str, Any]) -> str:
         kl_coef=SETTINGS.training.kl_coef,
         iterations_table=_markdown(tables[0]),
         judges_table=_markdown(tables[-1]),
+        rows_per_prompt=ROWS_PER_PROMPT,
+        weight=LAMBDA,
+        beta=BETA,
     )
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, set_seed
 
+from recipes.pocket_policy.batches import in_steps_of_like_length
 from recipes.pocket_policy.labels import Answers
 from recipes.pocket_policy.language import (
     POSITIONS,
@@ -33,8 +34,6 @@ from steerward.training.conditioning import Floats, standardised, tilted_shares
 STRENGTH = 2.5
 WITHOUT_DIRECTION = 0.15
 EXAMPLES_PER_STEP = 32
-# Steps whose examples are sorted by length together, so that little is padded.
-_SORTED_STEPS = 16
 _IGNORED = -100
 
 Example = tuple[list[int], int]
@@ -60,6 +59,9 @@ def learn_examples(
     set_seed(seed)
     model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
     runs = out.with_name(f"{out.name}-runs")
+    places = in_steps_of_like_length(
+        [len(ids) for ids, _ in examples], size=EXAMPLES_PER_STEP, order=random.Random(seed)
+    )
     arguments = training_arguments(
         runs,
         steps=len(examples) // EXAMPLES_PER_STEP,
@@ -72,27 +74,12 @@ def learn_examples(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=_Examples(_by_length(examples, order=random.Random(seed))),
+        train_dataset=_Examples([examples[place] for place in places]),
         data_collator=_Padded(tokenizer.convert_tokens_to_ids(str(tokenizer.pad_token))),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(runs))
     save_whole(model, out)
     return out
-
-
-def _by_length(examples: Sequence[Example], *, order: random.Random) -> list[Example]:
-    """Return examples in another order, in which those of a step have about the same length."""
-    shuffled = order.sample(examples, len(examples))
-    ordered: list[Example] = []
-    for begin in range(0, len(shuffled), _SORTED_STEPS * EXAMPLES_PER_STEP):
-        part = sorted(
-            shuffled[begin : begin + _SORTED_STEPS * EXAMPLES_PER_STEP],
-            key=lambda example: len(example[0]),
-        )
-        steps = [part[i : i + EXAMPLES_PER_STEP] for i in range(0, len(part), EXAMPLES_PER_STEP)]
-        for step in order.sample(steps, len(steps)):
-            ordered += step
-    return ordered
 
 
 def draw_examples(

@@ -22,6 +22,8 @@ from recipes.pocket_policy.labels import Answers
 from steerward.config import ServeConfig
 from steerward.engine.loading import load_engines
 from steerward.jobs.rsf.loop import LoopInput, LoopPorts, Outcome, RsfLoop
+from steerward.jobs.rsf.samples import SampleRow, read_samples
+from steerward.jobs.rsf.workspace import Workspace
 from steerward.jobs.trainer import ProcessTrainer
 from steerward.metrics import Metrics
 from steerward.policy.loading import load_policies
@@ -98,7 +100,7 @@ def prefer(
         folder=folder,
     )
     outcome = asyncio.run(_run(given))
-    out = work / "pocket-policy"
+    out = work / "preferred"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(outcome.folder, out, ignore=shutil.ignore_patterns(*_PREPARED))
     return out
@@ -108,6 +110,12 @@ def loop_folder(work: Path, settings: RsfSettings = SETTINGS) -> Path:
     """Return the folder of the loop; other settings have another."""
     digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
     return work / f"rsf-{digest[:8]}"
+
+
+def last_samples(work: Path, settings: RsfSettings = SETTINGS) -> list[SampleRow]:
+    """Return what the policy answered in the loop's last iteration, with rewards."""
+    workspace = Workspace(loop_folder(work, settings))
+    return read_samples(workspace.iteration(settings.iterations).samples)
 
 
 def _conversations(answers: Answers, path: Path, *, seed: int) -> Path:

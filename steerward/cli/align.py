@@ -13,6 +13,7 @@ from steerward.cli.align_settings import (
     AlignConfig,
     CgpoConfig,
     GrpoConfig,
+    MaplPolicyConfig,
     ModpoConfig,
     PamaConfig,
     ReportConfig,
@@ -22,6 +23,7 @@ from steerward.protocol.alignment import (
     SCORE,
     CgpoSettings,
     GrpoSettings,
+    MaplSettings,
     ModpoSettings,
     PamaSettings,
     PolicyTraining,
@@ -72,6 +74,11 @@ def _swept(settings: ModpoSettings, weight: float) -> ModpoSettings:
         return settings.swept(weight)
     except ValueError as error:
         raise InvalidRequest(f"--sweep: {error}") from error
+
+
+def run_mapl(config: MaplPolicyConfig) -> None:
+    """Align by MAPL."""
+    _run_all([config], [settings_of(config, MaplSettings)], rows=config.pairs_file)
 
 
 def run_report(config: ReportConfig) -> None:

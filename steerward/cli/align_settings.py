@@ -12,6 +12,7 @@ from steerward.config import POSITIONAL, Settings
 from steerward.protocol.alignment import (
     CgpoSettings,
     GrpoSettings,
+    MaplSettings,
     ModpoSettings,
     PamaSettings,
     PolicyTraining,
@@ -126,6 +127,28 @@ class ModpoConfig(AlignConfig, ModpoSettings):
     sweep: list[float] = []
     """Weight of the preferred objective; repeatable. The margins' weights are scaled to the rest
     of 1, and each weight has a folder of its own below --out."""
+
+
+class MaplPolicyConfig(AlignConfig, MaplSettings):
+    """Train a policy with MAPL: preferences, and what is built of them with instructions.
+
+    Of preference pairs it builds prompts with instructions that can be checked, of which a response
+    follows one better than another, and learns from these rows and the pairs by DPO's loss
+    (arXiv:2505.12845). Held-out prompts come with kinds of instructions that it has not seen;
+    instructions_followed is the share of them that an answer follows. Rewards are asked for where
+    --logged names objectives only. With both weights 0 it is DPO on the pairs.
+
+    Examples:
+      steerward align mapl pairs.jsonl --out runs/mapl
+      steerward align mapl pairs.jsonl --out runs/mapl --local pocket --logged helpfulness
+        --held-out-kinds startend:quotation --held-out-kinds steerward:no_digits
+      steerward align mapl pairs.jsonl --out runs/dpo --lambda-intra 0 --lambda-inter 0
+    """
+
+    model_config = _LAX
+
+    pairs_file: Annotated[Path, POSITIONAL]
+    """Preference pairs, JSON lines (also .gz) or Parquet: a prompt with `chosen` and `rejected`."""
 
 
 class ReportConfig(Settings):

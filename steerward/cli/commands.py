@@ -110,6 +110,7 @@ _ALIGN = Command(
         _aligning("pama", "as far as the worst objective allows", align_settings.PamaConfig),
         _aligning("cgpo", "a reward that counts where all judges pass", align_settings.CgpoConfig),
         _aligning("modpo", "DPO, other objectives as margins", align_settings.ModpoConfig),
+        _aligning("mapl", "DPO, with instructions to follow", align_settings.MaplPolicyConfig),
         Command(
             "rsf",
             "rejection sampling under preference directions",

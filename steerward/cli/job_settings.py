@@ -42,9 +42,10 @@ class JobCreateConfig(ServerSettings):
     rsf: the policy samples completions of the prompts under preference directions, the reward
     model scores them, the best are kept, the policy is fine-tuned on them, and the new weights are
     served; then again. pama, grpo, cgpo: the policy is trained on several rewards of its own
-    completions. modpo: on preferences, with other rewards as margins. Each row of PROMPTS_FILE is
-    {"prompt": "..."} or {"messages": [...]} that end with a user turn; for modpo with "chosen" and
-    "rejected" beside it.
+    completions. modpo: on preferences, with other rewards as margins. mapl: on preferences, and on
+    what is built of them with instructions. Each row of PROMPTS_FILE is {"prompt": "..."} or
+    {"messages": [...]} that end with a user turn; for modpo and mapl with "chosen" and "rejected"
+    beside it.
 
     Settings without a flag here go into --settings, or into a table [settings] of a --config file;
     `steerward jobs show` lists all of them with the values that a job uses. Nothing is uploaded
@@ -64,8 +65,8 @@ class JobCreateConfig(ServerSettings):
     """
 
     prompts_file: Annotated[str, POSITIONAL]
-    """File of prompts, or for modpo of preferences, JSON lines in UTF-8; or the id of one that was
-    uploaded before."""
+    """File of prompts, or for modpo and mapl of preferences, JSON lines in UTF-8; or the id of one
+    that was uploaded before."""
     method: JobMethod = "rsf"
     """How the policy is trained."""
     settings: dict[str, Any] | None = None

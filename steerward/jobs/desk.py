@@ -20,6 +20,7 @@ from steerward.jobs.incoming import IncomingFile
 from steerward.jobs.records import FineTuned
 from steerward.jobs.states import JobAction
 from steerward.jobs.store import JobStore
+from steerward.protocol.alignment import ON_PREFERENCES
 from steerward.protocol.errors import InvalidRequest, NotFound, brief
 from steerward.protocol.files import FileContents, FileDeleted, FileList, FileObject, FilePurpose
 from steerward.protocol.fine_tuning import (
@@ -101,7 +102,8 @@ class JobDesk:
             InvalidRequest: If a file holds something else, or the check finds something wrong.
         """
         settings = request.method.settings
-        needed: FileContents = "preferences" if request.method.type == "modpo" else "prompts"
+        is_of_pairs = request.method.type in ON_PREFERENCES
+        needed: FileContents = "preferences" if is_of_pairs else "prompts"
         await self._require(request.training_file, needed, param="training_file")
         await self._require(request.validation_file, needed, param="validation_file")
         if isinstance(settings, RsfSettings):

@@ -26,7 +26,7 @@ class AlignJob(RequestModel):
     base: Path
     """Checkpoint folder of the policy that the run begins with."""
     rows: Path
-    """JSON lines: prompts, or preferences for `modpo`."""
+    """JSON lines: prompts, or preferences for `modpo` and `mapl`."""
     validation: Path | None
     """Held-out rows; None: some of `rows` are."""
     out: Path

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from steerward.protocol.alignment import (
     CgpoSettings,
     GrpoSettings,
+    MaplSettings,
     ModpoSettings,
     PamaSettings,
 )
@@ -22,8 +23,8 @@ FINAL_STATUSES: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancel
 EventLevel = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
 
-JobMethod = Literal["rsf", "pama", "grpo", "cgpo", "modpo"]
-AlignSettings = PamaSettings | GrpoSettings | CgpoSettings | ModpoSettings
+JobMethod = Literal["rsf", "pama", "grpo", "cgpo", "modpo", "mapl"]
+AlignSettings = PamaSettings | GrpoSettings | CgpoSettings | ModpoSettings | MaplSettings
 """Of methods that train once, on rewards as they are drawn, or on preferences."""
 MethodSettings = RsfSettings | AlignSettings
 SETTINGS: Mapping[JobMethod, type[MethodSettings]] = {
@@ -32,6 +33,7 @@ SETTINGS: Mapping[JobMethod, type[MethodSettings]] = {
     "grpo": GrpoSettings,
     "cgpo": CgpoSettings,
     "modpo": ModpoSettings,
+    "mapl": MaplSettings,
 }
 
 _MOST_METADATA = 16
@@ -48,6 +50,7 @@ class Method(RequestModel):
     cgpo: CgpoSettings | None = None
     modpo: ModpoSettings | None = None
     """Never without `margins`."""
+    mapl: MaplSettings | None = None
 
     @model_validator(mode="after")
     def _settings_are_of_the_type(self) -> Self:
@@ -75,7 +78,8 @@ class JobRequest(RequestModel):
     """Name of the policy to start from, or of a fine-tuned one."""
     training_file: Text
     """Id of a file of prompts: rows {"prompt": "..."} or {"messages": [...]}, which end with a
-    user turn; for `modpo` of preferences, which have `chosen` and `rejected` beside it."""
+    user turn; for `modpo` and `mapl` of preferences, which have `chosen` and `rejected` beside
+    it."""
     validation_file: Text | None = None
     """Id of a file of the same kind that the policy is measured on."""
     method: Method

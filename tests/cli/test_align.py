@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,8 +38,9 @@ def test_a_sweep_trains_a_policy_for_each_weight_with_margins_computed_once(
     command += ["--batch-size", "9", "--max-tokens", "6", "--evaluation-prompts", "1"]
     assert main(command) == 0
     assert read_settings(out / "w0.5").name == "modpo w0.5"
-    assert read_settings(out / "w0.5").model_extra["weights"] == {"objective_3": 0.5}
-    assert read_settings(out / "w1").model_extra["weights"] == {"objective_3": 0.0}
+    half, whole = ((read_settings(out / name).model_extra or {}) for name in ("w0.5", "w1"))
+    assert half["weights"] == {"objective_3": 0.5}
+    assert whole["weights"] == {"objective_3": 0.0}
     assert (out / "w1" / "policy" / "model.safetensors").is_file()
     margins = (out / "margins.jsonl").read_bytes()
     assert len(margins.splitlines()) >= 2 * len(read_run(out / "w1").log)
@@ -46,6 +48,28 @@ def test_a_sweep_trains_a_policy_for_each_weight_with_margins_computed_once(
     assert main(["align", "report", str(out / "w0.5"), str(out / "w1"), "--out", str(report)]) == 0
     assert "objective_3" in report.read_text()
     assert (out / "margins.jsonl").read_bytes() == margins
+
+
+def test_mapl_asks_no_server_where_no_objective_is_logged(
+    base: str, tmp_path: Path, clean_environment: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "pairs.jsonl"
+    pairs = (
+        {"prompt": f"{i}?", "chosen": "yes it is" + "!" * i, "rejected": f"No, by no means {i}"}
+        for i in range(20)
+    )
+    rows.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    out = tmp_path / "run"
+    # Nobody listens there.
+    command = ["align", "mapl", str(rows), "--base", base, "--server", "http://127.0.0.1:9"]
+    command += ["--out", str(out), "--min-instructions", "1", "--max-instructions", "1"]
+    command += ["--held-out-kinds", "punctuation:no_comma", "--max-tokens", "6"]
+    command += ["--held-out-kinds", "steerward:no_digits", "--evaluation-prompts", "1"]
+    assert main(command) == 0
+    told: Any = read_settings(out).model_extra
+    assert told["held_out_kinds"] == ["punctuation:no_comma", "steerward:no_digits"]
+    assert (out / "policy" / "model.safetensors").is_file()
+    assert "held-out prompts: instructions_followed +" in capsys.readouterr().out
 
 
 def test_judges_come_from_a_file_of_tasks(
@@ -66,7 +90,7 @@ def test_judges_come_from_a_file_of_tasks(
     assert run.log[0].metrics["cgpo/chat/passed/length"] == 1.0
 
 
-@pytest.mark.parametrize("name", ["grpo", "pama", "cgpo", "modpo", "report"])
+@pytest.mark.parametrize("name", ["grpo", "pama", "cgpo", "modpo", "mapl", "report"])
 def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["align", name, "--help"])

@@ -74,6 +74,7 @@ def test_other_methods_take_their_settings_as_json(
     modpo = ("--method", "modpo", "--settings", '{"margins": {"safety": 1}}')
     made = job_server.store.get(created(capsys, pairs, *modpo))
     assert made.method == "modpo"
+    assert job_server.store.get(created(capsys, pairs, "--method", "mapl")).method == "mapl"
 
 
 def test_settings_of_rejection_sampling_are_given_either_way(
@@ -103,6 +104,10 @@ def test_uploaded_file_is_used_by_its_id(
         (("--method", "pama", "--iterations", "2"), "--iterations: of method rsf, and the method"),
         (("--method", "pama", "--settings", '{"step": 1}'), "step: unknown key"),
         (("--method", "modpo"), "method.modpo.margins: Field required"),
+        (
+            ("--method", "mapl", "--settings", '{"held_out_kinds": ["magic"]}'),
+            "no kind of instruction 'magic'",
+        ),
     ],
 )
 def test_wrong_settings_are_told_before_anything_is_sent(

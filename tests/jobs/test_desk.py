@@ -94,7 +94,7 @@ async def test_the_name_of_what_a_job_makes_ends_with_its_method(
     assert not await desk.owns(making.replace("pama", "rsf"))
 
 
-async def test_preferences_are_for_modpo_and_prompts_for_the_others(
+async def test_preferences_are_for_modpo_and_mapl_and_prompts_for_the_others(
     desk: JobDesk, file_store: FileStore, training_file: str
 ) -> None:
     row = b'{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}\n'
@@ -103,6 +103,8 @@ async def test_preferences_are_for_modpo_and_prompts_for_the_others(
     for file, method, is_right in (
         (pairs, modpo, True),
         (training_file, modpo, False),
+        (pairs, {"type": "mapl"}, True),
+        (training_file, {"type": "mapl"}, False),
         (pairs, {"type": "grpo"}, False),
         (training_file, {"type": "grpo"}, True),
     ):

@@ -10,24 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recipes.pocket_policy.contrasted import learn_contrasts
 from recipes.pocket_policy.conversations import MAX_PER_PROMPT, load_conversations
 from recipes.pocket_policy.directed import EXAMPLES_PER_STEP, draw_examples, learn_examples
 from recipes.pocket_policy.held_out import held_out_perplexity
 from recipes.pocket_policy.labels import label_answers
 from recipes.pocket_policy.language import learn_language
 from recipes.pocket_policy.package import package
-from recipes.pocket_policy.preferred import SETTINGS, loop_folder, prefer
+from recipes.pocket_policy.preferred import SETTINGS, last_samples, prefer
 from recipes.pocket_policy.rule import ANGLES_DEG, RULE
 from recipes.pocket_policy.sampled import examples_of_samples, sample_and_score
 from recipes.pocket_policy.vocabulary import write_tokenizer
-from steerward.jobs.rsf.samples import read_samples
 from steerward.models.source import weight_version
 from steerward.policy.local.checkpoint import load_policy
 
 LOOP = SETTINGS.model_copy(
     update={
         "iterations": 1,
-        "prompts_per_iteration": 4,
+        "prompts_per_iteration": 16,
         "directions": 2,
         "directions_per_prompt": 2,
         "candidates_per_prompt": 2,
@@ -126,9 +126,17 @@ def test_recipe_gives_a_policy_that_can_be_served(tmp_path: Path) -> None:
     assert load_policy(str(preferred), device="cpu").rule == RULE
     assert not (preferred / "master").exists()
     assert weight_version(preferred) != weight_version(work / "policy")
-    samples = read_samples(loop_folder(work, LOOP) / "iteration-001" / "samples.parquet")
-    assert len(samples) == 4 * 2 * 2
+    samples = last_samples(work, LOOP)
+    assert len(samples) == 16 * 2 * 2
     assert any(sample.selected for sample in samples)
+    contrasted = learn_contrasts(
+        samples, tokenizer, start=preferred, out=work / "contrasted", seed=0
+    )
+    final = package(contrasted, tokenizer, out=work / "pocket-policy")
+    assert load_policy(str(final), device="cpu").rule == RULE
+    assert weight_version(final) != weight_version(preferred)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (final / name).read_bytes() == (preferred / name).read_bytes()
 
 
 def test_examples_of_a_direction_are_what_it_rewards(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from steerward.protocol.alignment import (
     SCORE,
     CgpoSettings,
+    MaplSettings,
     ModpoSettings,
     WeightedSettings,
 )
@@ -99,6 +100,8 @@ def _objectives(
     if isinstance(settings, ModpoSettings):
         margins = () if are_margins_there else settings.margins
         return [("margins", margins), ("logged", settings.logged)]
+    if isinstance(settings, MaplSettings):
+        return [("logged", settings.logged)]
     if isinstance(settings, CgpoSettings):
         rewards = [(f"tasks.{name}.reward", [t.reward]) for name, t in settings.tasks.items()]
         return [*rewards, ("logged", settings.logged)]

@@ -1,4 +1,4 @@
-"""One run of a job of PAMA, GRPO, CGPO or MODPO: its process, and the rewards that it asks for."""
+"""One run of a job of one of the optimisers: its process, and the rewards that it asks for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from steerward.jobs.rsf.ports import Publisher, RewardModel
 from steerward.jobs.rsf.workspace import Workspace, remove_folder
 from steerward.jobs.threads import in_thread
 from steerward.protocol.align_work import AlignDone, AlignJob
-from steerward.protocol.alignment import AlignMethod
+from steerward.protocol.alignment import ON_PREFERENCES, AlignMethod
 from steerward.protocol.errors import NotReady, TrainingFailed
 from steerward.protocol.fine_tuning import AlignSettings, IterationProgress
 
@@ -167,7 +167,7 @@ class AlignmentRun:
     def _prepare(self) -> tuple[Path, Path | None]:
         """Write the rows that the process reads, and return where they are."""
         Workspace(self._given.folder).tidy()
-        kind = "preferences" if self._given.method == "modpo" else "prompts"
+        kind = "preferences" if self._given.method in ON_PREFERENCES else "prompts"
         rows = self._folder.rows / "training.jsonl"
         write_rows(self._given.rows, rows, kind=kind)
         if self._given.validation_rows is None:

@@ -72,8 +72,9 @@ async def create_job(body: JobRequest, request: Request) -> Response:
     preference directions, a reward model scores them, and the policy is fine-tuned on the best and
     served from then on to the job. `pama`, `grpo`, `cgpo`: the policy is trained on several rewards
     of what it draws, as it draws it; judges of `cgpo` run no programs and call no other server.
-    `modpo`: it is trained on preferences, with rewards of other objectives as margins. A job that
-    has succeeded names the new policy in `fine_tuned_model`.
+    `modpo`: it is trained on preferences, with rewards of other objectives as margins; `mapl`: on
+    preferences, and on what is built of them with instructions that can be checked. A job that has
+    succeeded names the new policy in `fine_tuned_model`.
     """
     return json_response((await desk_of(request).create(body)).model_dump())
 

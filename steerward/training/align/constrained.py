@@ -20,7 +20,7 @@ from steerward.training.align.cgpo.baselines import (
 )
 from steerward.training.align.cgpo.judging import judge_batch
 from steerward.training.align.cgpo.settings import TEXT_COLUMN
-from steerward.training.align.cgpo.tasks import COLUMN, Task, task_places
+from steerward.training.align.cgpo.tasks import COLUMN, Task, task_places, task_rewards
 from steerward.training.align.cgpo.trainer import CGPOTrainer
 from steerward.training.align.columns import Columns, RewardSource, build_columns
 from steerward.training.align.judged import judge_models
@@ -41,14 +41,20 @@ def task_columns(source: RewardSource, settings: CgpoSettings) -> Columns:
     return build_columns(source, rewards, logged=logged)
 
 
-def satisfied_column(settings: CgpoSettings, columns: Columns) -> RewardFunction:
-    """Return a column for held-out prompts: 1 where all judges of the row's task pass, 0 else.
+def held_out_measures(settings: CgpoSettings, columns: Columns) -> list[RewardFunction]:
+    """Return the columns that held-out prompts are measured by.
+
+    Those are the rewards, each for the prompts of its tasks alone, and `satisfied`: 1 where all
+    judges of the row's task pass, 0 else.
 
     Raises:
         SteerwardError: If judges do not fit.
     """
     tasks = [_task(name, one, settings, columns) for name, one in settings.tasks.items()]
+    return [*task_rewards(columns.functions, tasks), _satisfied_column(tasks)]
 
+
+def _satisfied_column(tasks: Sequence[Task]) -> RewardFunction:
     def satisfied(
         prompts: Sequence[Any], completions: Sequence[Any], **given: Any
     ) -> list[float | None]:

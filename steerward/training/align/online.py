@@ -14,7 +14,7 @@ from steerward.protocol.errors import DatasetRefused
 from steerward.training.align.columns import Columns, RewardSource, build_columns
 from steerward.training.align.constrained import (
     constrained_trainer,
-    satisfied_column,
+    held_out_measures,
     task_columns,
 )
 from steerward.training.align.judged import with_rules
@@ -55,10 +55,10 @@ class OnlineRun(Runner):
         joined = with_rules(source, settings.rules)
         return build_columns(joined, settings.weights, logged=settings.logged)
 
-    def _further_measures(self) -> list[RewardFunction]:
+    def _build_measures(self) -> list[RewardFunction]:
         if isinstance(self._settings, CgpoSettings):
-            return [satisfied_column(self._settings, self._columns)]
-        return []
+            return held_out_measures(self._settings, self._columns)
+        return super()._build_measures()
 
     def _trainer(self, runs: Path) -> Any:
         settings = self._settings

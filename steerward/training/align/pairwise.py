@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
 from steerward.protocol.alignment import ModpoSettings
 from steerward.protocol.errors import DatasetRefused
@@ -17,33 +16,21 @@ from steerward.training.align.modpo.margin_sources import ColumnMargins
 from steerward.training.align.modpo.margins import SIDES, with_margins
 from steerward.training.align.modpo.reference_trainer import padded_tokenizer, with_reference
 from steerward.training.align.modpo.trainer import MODPOTrainer, modpo_config
-from steerward.training.align.online_settings import micro_batch, shared_arguments
-from steerward.training.align.policies import adapter_of, load_policy, positions_of
-from steerward.training.align.rows import PairRow, PromptRow, read_pairs, split_held_out
-from steerward.training.align.runner import Runner
+from steerward.training.align.policies import adapter_of, load_policy
+from steerward.training.align.preference import CountsOn, PreferenceRun
+from steerward.training.align.rows import PairRow
 
 _OWN = "preferred"
 """Name of the objective that the pairs prefer by."""
 
 
-class PairwiseRun(Runner):
+class PairwiseRun(PreferenceRun):
     """A run of MODPO."""
 
     @property
     def _settings(self) -> ModpoSettings:
         assert isinstance(self._run.settings, ModpoSettings)
         return self._run.settings
-
-    def _read(self) -> list[PromptRow]:
-        rows, num = read_pairs(self._run.rows), self._settings.evaluation_prompts
-        if self._run.validation is None:
-            self._rows, held_out = split_held_out(rows, num=num)
-        else:
-            self._rows, held_out = rows, read_pairs(self._run.validation)[:num]
-        return [PromptRow(row.messages, row.columns) for row in held_out]
-
-    def _num_rows(self) -> int:
-        return len(self._rows)
 
     def _build_columns(self, source: RewardSource) -> Columns:
         self._version: str | None = getattr(source, "version", None)
@@ -58,7 +45,10 @@ class PairwiseRun(Runner):
     def _trainer(self, runs: Path) -> Any:
         model = load_policy(self._run.base, self._settings, self._device)
         self._check_length(model)
-        training = self._training(runs, parameters=model.num_parameters())
+        training = {
+            **self._training(runs, parameters=model.num_parameters(), num_rows=len(self._rows)),
+            "loss_type": [self._settings.loss],
+        }
         with self._state.main_process_first():
             pairs = self._pairs()
         # Processes meet in there: none may wait outside.
@@ -77,21 +67,8 @@ class PairwiseRun(Runner):
             peft_config=adapter_of(self._settings),
             callbacks=self._tensorboard(),
         )
-        trainer.add_callback(_CountsOn(trainer))
+        trainer.add_callback(CountsOn(trainer))
         return trainer
-
-    def _check_length(self, model: PreTrainedModel) -> None:
-        """Refuse pairs that the policy cannot read whole; nothing is cut."""
-        limit = positions_of(model)
-        for place, row in enumerate(self._rows):
-            for side, response in (("chosen", row.chosen), ("rejected", row.rejected)):
-                turns = [*map(dict, row.messages), {"role": "assistant", "content": response}]
-                ids: Any = self._tokenizer.apply_chat_template(turns, return_dict=False)
-                if len(ids) > limit:
-                    raise DatasetRefused(
-                        f"pair {place} has {len(ids):,} tokens with what is {side}, and the policy "
-                        f"reads {limit:,}; leave it out"
-                    )
 
     @property
     def _cache(self) -> Path:
@@ -119,37 +96,6 @@ class PairwiseRun(Runner):
             # Numbers of a model whose version nobody knows are not kept.
             cache=self._cache / "margins.jsonl" if self._version is not None else None,
         )
-
-    def _training(self, runs: Path, *, parameters: int) -> dict[str, Any]:
-        settings, processes = self._settings, self._state
-        micro = micro_batch(settings, settings.batch_size, processes.num_processes)
-        batches = -(-len(self._rows) * settings.epochs // settings.batch_size)
-        arguments = shared_arguments(settings, runs, parameters=parameters, processes=processes)
-        del arguments["output_dir"]
-        return {
-            **arguments,
-            "beta": settings.beta,
-            "loss_type": [settings.loss],
-            "num_train_epochs": settings.epochs,
-            "warmup_steps": int(settings.warmup_share * batches),
-            "save_steps": settings.checkpoint_steps,
-            "per_device_train_batch_size": micro,
-            "gradient_accumulation_steps": settings.batch_size // (micro * processes.num_processes),
-            "max_length": None,
-        }
-
-
-class _CountsOn(TrainerCallback):
-    """Lets TRL's count of tokens go on where a run was broken off; it begins with each process."""
-
-    def __init__(self, trainer: MODPOTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Take up what the checkpoint logged last."""
-        del args
-        logged = [int(entry["num_tokens"]) for entry in state.log_history if "num_tokens" in entry]
-        self._trainer._total_train_tokens = logged[-1] if logged else 0
 
 
 def _record(row: PairRow) -> dict[str, Any]:

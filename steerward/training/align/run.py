@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -20,19 +20,22 @@ from steerward.protocol.alignment import (
     AlignMethod,
     CgpoSettings,
     GrpoSettings,
+    MaplSettings,
     ModpoSettings,
     PamaSettings,
 )
 from steerward.protocol.errors import InvalidRequest
 from steerward.training.align.columns import RewardSource
+from steerward.training.align.measuring import RewardFunction
 from steerward.training.align.run_folder import read_settings
 
-AnySettings = GrpoSettings | PamaSettings | CgpoSettings | ModpoSettings
+AnySettings = GrpoSettings | PamaSettings | CgpoSettings | ModpoSettings | MaplSettings
 METHODS: Mapping[type[AnySettings], AlignMethod] = {
     GrpoSettings: "grpo",
     PamaSettings: "pama",
     CgpoSettings: "cgpo",
     ModpoSettings: "modpo",
+    MaplSettings: "mapl",
 }
 
 
@@ -44,7 +47,7 @@ class AlignRun:
     base: Path
     """Folder of the policy at the start."""
     rows: Path
-    """File of prompts, or of preference pairs for MODPO."""
+    """File of prompts, or of preference pairs for MODPO and MAPL."""
     out: Path
     """Folder of the run."""
     validation: Path | None = None
@@ -140,22 +143,34 @@ def align(run: AlignRun, source: RewardSource, observer: RunObserver | None = No
 
     Args:
         run: What is to be done.
-        source: Of the rewards.
+        source: Of the rewards; never asked, not even for its version, by a run of MAPL that logs
+            none.
         observer: Is told of steps and evaluations.
 
     Raises:
         SteerwardError: If files and settings do not fit, the folder holds another run, or the
             rewards do not come.
     """
+    if isinstance(run.settings, MaplSettings) and not run.settings.logged:
+        source = _no_rewards
     if run.report.is_file():
         return _finished(run, source)
     if isinstance(run.settings, ModpoSettings):
         from steerward.training.align.pairwise import PairwiseRun
 
         return PairwiseRun(run, source, observer).run()
+    if isinstance(run.settings, MaplSettings):
+        from steerward.training.align.instructed import InstructedRun
+
+        return InstructedRun(run, source, observer).run()
     from steerward.training.align.online import OnlineRun
 
     return OnlineRun(run, source, observer).run()
+
+
+def _no_rewards(names: Sequence[str]) -> Sequence[RewardFunction]:
+    assert not names
+    return []
 
 
 def _without_keys(value: Any) -> Any:

@@ -51,7 +51,7 @@ class Runner(ABC):
         self._tokenizer = load_chat_tokenizer(run.base)
         self._held_out = self._read()
         self._columns = self._build_columns(source)
-        self._measures = [*self._columns.functions, *self._further_measures()]
+        self._measures = self._build_measures()
         self._source_version: str | None = getattr(source, "version", None)
         self._base_version = weight_version(run.base)
         self._identity = run.identity(self._source_version)
@@ -72,9 +72,9 @@ class Runner(ABC):
     def _num_rows(self) -> int:
         """Return how many rows are trained on."""
 
-    def _further_measures(self) -> list[RewardFunction]:
-        """Return what held-out answers are measured by and the policy is not trained on."""
-        return []
+    def _build_measures(self) -> list[RewardFunction]:
+        """Return what answers to held-out prompts are measured by."""
+        return list(self._columns.functions)
 
     def run(self) -> AlignReport:
         """Train, measure and save."""

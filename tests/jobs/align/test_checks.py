@@ -44,6 +44,7 @@ def check(
         ("cgpo", {"tasks": {"chat": {"reward": "honesty"}}}, "tasks.chat.reward"),
         ("modpo", {"margins": {"honesty": -1.0}}, "margins"),
         ("modpo", {"margins": {"helpfulness": 1}, "logged": ["honesty"]}, "logged"),
+        ("mapl", {"logged": ["verbosity", "honesty"]}, "logged"),
     ],
 )
 def test_a_reward_that_nobody_gives_is_named_with_its_place(
@@ -57,6 +58,7 @@ def test_a_reward_that_nobody_gives_is_named_with_its_place(
 def test_a_score_is_refused_of_a_model_without_one() -> None:
     check("pama", {})
     check("grpo", {"weights": {"helpfulness": 1, "verbosity": -1}}, has_score=False)
+    check("mapl", {}, has_score=False)
     with pytest.raises(InvalidRequest, match="no score of its own") as caught:
         check("pama", {}, has_score=False)
     assert caught.value.param == "method.pama.weights"

@@ -224,6 +224,49 @@ async def test_preferences_become_a_policy_by_modpo(tmp_path: Path, policy_folde
         assert [one["iteration"] for one in job["progress"]["history"]] == [0, 3]
 
 
+async def test_preferences_become_a_policy_that_follows_instructions_by_mapl(
+    tmp_path: Path, policy_folder: str
+) -> None:
+    rows = [
+        {"prompt": f"Tell me {i}.", "chosen": f"the fox, and {i}.", "rejected": f"No! Dogs {i} and"}
+        for i in range(24)
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    settings = {
+        "logged": ["objective_0"],
+        "min_instructions": 1,
+        "max_instructions": 1,
+        "batch_size": 32,
+        "max_tokens": 6,
+        "evaluation_prompts": 2,
+        "learning_rate": 1e-3,
+    }
+    async with running_server(tmp_path / "state", policy_folder) as server:
+        job_id = await server.create_of("mapl", settings, content=content)
+        job = await server.end(job_id)
+        assert job["status"] == "succeeded", job
+        assert job["fine_tuned_model"] == f"ft:tiny:mapl:{job_id[-8:]}"
+        assert await chat(server, job["fine_tuned_model"]) != await chat(server, "tiny")
+        history = job["progress"]["history"]
+        assert [one["iteration"] for one in history] == [0, job["progress"]["total"]]
+        assert set(history[0]["rewards"]) == {"objective_0", "instructions_followed"}
+        for wrong, code, place, words in (
+            ({"logged": ["honesty"]}, "unknown_objective", ".logged", "honesty"),
+            ({"held_out_kinds": ["magic"]}, "invalid_request", ".held_out_kinds", "'magic'"),
+            ({"held_out_kinds_share": 0.99}, "invalid_request", "", "hold out fewer"),
+        ):
+            body = {
+                "model": "tiny",
+                "training_file": job["training_file"],
+                "method": {"type": "mapl", "mapl": {"max_tokens": 6, **wrong}},
+            }
+            answer = await server.http.post(JOBS, json=body)
+            assert answer.status_code == 422, answer.text
+            error = answer.json()["error"]
+            assert (error["code"], words in error["message"]) == (code, True)
+            assert error["param"].startswith(f"method.mapl{place}")
+
+
 async def test_margins_of_the_rows_need_no_reward_model_that_knows_them(
     tmp_path: Path, policy_folder: str
 ) -> None:

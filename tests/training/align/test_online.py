@@ -99,6 +99,23 @@ def test_a_run_ends_with_a_policy_and_measures_held_out_prompts(
         assert found.evaluations[-1].rewards["satisfied"] == [1.0, 1.0]
 
 
+def test_held_out_prompts_are_measured_by_the_reward_of_their_own_task(
+    base: Path, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"Tell me about {i}.", "task": "ab"[i % 2]} for i in range(40)]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = {"a": CgpoTask(reward="length"), "b": CgpoTask(reward="vowels")}
+    settings = CgpoSettings(tasks=tasks, **{**SMALL, "steps": 2, "evaluation_prompts": 4})
+    run = run_of(settings, base, path, tmp_path / "run")
+    align(run, of_text)
+    for found in read_run(run.out).evaluations:
+        length, vowels = found.rewards["length"], found.rewards["vowels"]
+        assert 0 < sum(value is None for value in length) < 4
+        assert [value is None for value in length] == [value is not None for value in vowels]
+        assert None not in found.rewards["satisfied"]
+
+
 class Killed(Exception):
     pass
 

@@ -32,7 +32,7 @@ JOB: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"method": "ppo"}, "method: Input should be 'pama', 'grpo', 'cgpo' or 'modpo'"),
+        ({"method": "ppo"}, "method: Input should be 'pama', 'grpo', 'cgpo', 'modpo' or 'mapl'"),
         ({"settings": {"steps": 0}}, "steps: Input should be greater than or equal to 1"),
     ],
 )
