@@ -6,8 +6,7 @@ The same weights, prompts and lengths for all, tokens taken by highest probabili
 write the same texts: that is checked first. Four ways by turns: `generate` in batches of as many
 prompts as there are clients, `transformers serve` as it comes, the same with
 `--continuous-batching`, and `steerward serve`, the servers over HTTP with as many clients. Then
-the price of choosing: the best of 8, scored with full weights and with int8 ones, against 8 samples
-that nobody scores.
+the price of choosing: the best of 8 against 8 samples that nobody scores.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ GENERATE, SERVE = "transformers generate, static batches", "transformers serve"
 SERVE_CB = "transformers serve --continuous-batching"
 OURS = "steerward serve"
 _LEAST_EQUAL = 0.9
-EIGHT, BEST_OF = "8 samples, not scored", "best of 8"
-BEST_OF_INT8 = "best of 8, scored with --dtype int8"
+BEST_OF, EIGHT = "best of 8", "8 samples, not scored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +139,7 @@ def run(setting: Setting, _: Path) -> dict[str, Any]:
     limits = {"temperature": 0, "max_tokens": setting.max_tokens}
     with ExitStack() as stack:
         static = Static(folder, max_tokens=setting.max_tokens)
-        fields = {**limits, "reward": False}
-        ours = Served(_our_server(stack, folder), "bench", fields)
-        int8 = Served(_our_server(stack, folder, "--dtype", "int8"), "bench", fields)
+        ours = Served(_our_server(stack, folder), "bench", {**limits, "reward": False})
         serve = Served(_their_server(stack, folder), str(folder), limits)
         serve_cb = Served(
             _their_server(stack, folder, "--continuous-batching"), str(folder), limits
@@ -158,13 +154,13 @@ def run(setting: Setting, _: Path) -> dict[str, Any]:
         speeds = {
             count: _speeds(ways, count, setting) for count in map(int, setting.clients.split(","))
         }
-        price = _price({EIGHT: ours, BEST_OF: ours, BEST_OF_INT8: int8}, setting)
+        price = _price(ours, setting)
     result = {"equal_texts": equal, "tokens_per_s": speeds, "best_of": price}
     return {**result, "tables": _tables(result)}
 
 
-def _our_server(stack: ExitStack, folder: Path, *flags: str) -> str:
-    command = [sys.executable, "-m", "steerward", "serve", "--port", "0", "--device", "cpu", *flags]
+def _our_server(stack: ExitStack, folder: Path) -> str:
+    command = [sys.executable, "-m", "steerward", "serve", "--port", "0", "--device", "cpu"]
     process = Process([*command, "--policy", str(folder), "--policy-name", "bench"], variables={})
     stack.callback(process.stop)
     return process.url
@@ -219,32 +215,31 @@ def _speeds(
     }
 
 
-def _price(servers: Mapping[str, Served], setting: Setting) -> dict[str, Any]:
+def _price(ours: Served, setting: Setting) -> dict[str, Any]:
     """Return seconds of the best of 8 and of 8 samples, for the same seeds: the same samples."""
 
-    def method(name: str) -> Callable[[int], object]:
-        wanted = {"n": 8} if name == EIGHT else {"steering": "best_of", "best_of": 8}
+    def prompts(number: int) -> list[str]:
+        # New ones in each round: neither policy nor reward model has seen them.
+        count = setting.best_of_requests
+        return [f"{QUESTIONS[i % len(QUESTIONS)]} ({number}, {i})" for i in range(count)]
 
-        def answer(number: int) -> Answers:
-            # New ones in each round: neither policy nor reward model has seen them.
-            prompts = [
-                f"{QUESTIONS[i % len(QUESTIONS)]} ({number}, {i})"
-                for i in range(setting.best_of_requests)
-            ]
-            return servers[name].answer(
-                prompts,
-                setting.best_of_clients,
-                temperature=0.7,
-                seed=1,
-                direction={"helpfulness": 1.0},
-                **wanted,
-            )
-
-        return answer
-
-    seconds = interleaved({name: method(name) for name in servers}, rounds=setting.rounds)
-    prices = {name: ratio(seconds[name], seconds[EIGHT]) for name in servers if name != EIGHT}
-    return {"seconds": seconds, "prices": prices}
+    drawn = {"temperature": 0.7, "seed": 1}
+    direction = {"direction": {"helpfulness": 1.0}}
+    ways: dict[str, Callable[[int], object]] = {
+        EIGHT: lambda number: ours.answer(
+            prompts(number), setting.best_of_clients, n=8, **drawn, **direction
+        ),
+        BEST_OF: lambda number: ours.answer(
+            prompts(number),
+            setting.best_of_clients,
+            steering="best_of",
+            best_of=8,
+            **drawn,
+            **direction,
+        ),
+    }
+    seconds = interleaved(ways, rounds=setting.rounds)
+    return {"seconds": seconds, "price": ratio(seconds[BEST_OF], seconds[EIGHT])}
 
 
 def _tables(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -260,28 +255,26 @@ def _tables(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "" if name == OURS else f"{against['median']:.2f}",
                 ]
             )
+    price = result["best_of"]
     return [
         table(
             "tokens per second",
             ["way", "clients", "tokens/s", "times as fast is steerward"],
             rows,
         ),
-        table("what choosing costs", ["way", "seconds", "times"], _price_rows(result["best_of"])),
-    ]
-
-
-def _price_rows(price: Mapping[str, Any]) -> list[list[str]]:
-    rows: list[list[str]] = []
-    for name, seconds in price["seconds"].items():
-        times = price["prices"].get(name)
-        rows.append(
+        table(
+            "what choosing costs",
+            ["way", "seconds", "times"],
             [
-                name,
-                f"{statistics.median(seconds):.2f}",
-                "" if times is None else f"{times['median']:.2f}",
-            ]
-        )
-    return rows
+                [EIGHT, f"{statistics.median(price['seconds'][EIGHT]):.2f}", ""],
+                [
+                    BEST_OF,
+                    f"{statistics.median(price['seconds'][BEST_OF]):.2f}",
+                    f"{price['price']['median']:.2f}",
+                ],
+            ],
+        ),
+    ]
 
 
 if __name__ == "__main__":
