@@ -60,18 +60,16 @@ class Setting:
     max_characters: int = 140
     """Of a prompt, and of a response."""
     base: str = "pocket-policy"
-    steps: int = 300
+    steps: int = 240
     seeds: int = 3
     batch_size: int = 20
     """Rows of a step of MAPL; the twin's steps have as many conversations."""
     learning_rate: float = 1e-3
-    lambda_inter: float = 3.0
-    """Of MAPL: what inter rows teach is learned slowest."""
     held_out_share: float = 0.12
     held_out_kinds_share: float = 0.25
     min_instructions: int = 2
     max_instructions: int = 3
-    measure_every: int = 100
+    measure_every: int = 120
     plot: str = ""
 
 
@@ -125,7 +123,7 @@ def _train(setting: Setting, pairs: Path, work: Path, *, way: str, seed: int) ->
             out=work / f"{way}-{seed}",
             name=way,
             lambda_intra=weight,
-            lambda_inter=weight * setting.lambda_inter,
+            lambda_inter=weight,
             min_instructions=setting.min_instructions,
             max_instructions=setting.max_instructions,
             held_out_kinds_share=setting.held_out_kinds_share,

@@ -5,17 +5,18 @@
 The policy in the package answers training prompts several times; the reward model in it, `pocket`,
 scores the answers, and pairs of them are preferred by one objective or the other. DPO on the second
 objective's pairs gives the margins (its implicit rewards, as in the paper); then MODPO trains on
-the first objective's pairs with each weight. The ends of the front are DPO on each: at a weight of
-1 it must be the same as MODPO, number by number, and that is checked. Before and after each
-training the policy answers held-out prompts. Rewards are told in standard deviations of the reward
-model's reference; several seeds; intervals are 95 %, of the mean over seeds by resampling prompts.
+the first objective's pairs with each weight, as `steerward align modpo --sweep` does. The ends of
+the front are DPO on each, by TRL's own trainer: at a weight of 1 it must be the same as MODPO,
+number by number, and that is checked. Before and after each training the policy answers held-out
+prompts. Rewards are told in standard deviations of the reward model's reference; several seeds;
+intervals are 95 %, of the mean over seeds by resampling prompts.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -31,23 +32,25 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from benchmarks.command import main
 from benchmarks.modpo_front_tables import summarise
 from benchmarks.modpo_pairs import (
+    ExplicitRewards,
     Objective,
     answers_of,
     correlations,
     most_conflicting,
     pairs_of,
     rewards_of,
+    rows_of,
 )
 from benchmarks.prompts import prompts_of
 from steerward.models.checkpoint import load_reward_model
 from steerward.models.source import resolve_source, weight_version
-from steerward.training.align.modpo.implicit_rewards import AdapterMargins
-from steerward.training.align.modpo.loss import Tradeoff
-from steerward.training.align.modpo.margin_sources import ColumnMargins
-from steerward.training.align.modpo.margins import MarginSource
+from steerward.protocol.alignment import ModpoSettings
+from steerward.protocol.rsf import LoraSettings
 from steerward.training.align.modpo.reference_trainer import padded_tokenizer
-from steerward.training.align.modpo.sweep import sweep
 from steerward.training.align.modpo.trainer import modpo_config
+from steerward.training.align.run import AlignRun, align
+from steerward.training.align.run_folder import read_run
+from steerward.training.sft_policy import lora_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,44 +111,30 @@ class Seed:
     def measure(self) -> dict[str, Any]:
         """Train both ends and everything between; return rewards of held-out prompts by way."""
         pairs, conflict = self._pairs()
+        first, second = pairs
+        rows = {
+            told: rows_of(data, self._setting.steps * self._setting.batch_size, seed=self._seed)
+            for told, data in pairs.items()
+        }
+        start = self._evaluate(self._model())
         ends = {
             told: self._dpo(data, self._work / f"dpo{place}")
-            for place, (told, data) in enumerate(pairs.items())
+            for place, (told, data) in enumerate(rows.items())
         }
-        first, second = pairs
-        tradeoffs = [
-            Tradeoff((first, second), (own, 1.0 - own))
-            for own in [*map(float, self._setting.weights.split(",")), 1.0]
-        ]
-        folders = sweep(
-            tradeoffs,
-            pairs=pairs[first],
-            sources=[self._source(second, ends[second][0])],
-            policy=self._policy,
-            out=self._work / "modpo",
-            training=self._training_settings(),
-            adapter=self._adapter(),
-            evaluate=self._evaluate,
-        )
-        evaluations = [_lines(folder / "evaluations.jsonl") for folder in folders]
-        points = {
-            f"w={one.own:g}": each[-1] for one, each in zip(tradeoffs, evaluations, strict=True)
-        }
+        weights = [*map(float, self._setting.weights.split(",")), 1.0]
+        folders = self._sweep(weights, rows[first], second=second, adapter=ends[second])
         return {
             "objectives": [first, second],
             "correlations": conflict,
             "pairs": {told: len(data) for told, data in pairs.items()},
             "points": {
-                "start": evaluations[0][0],
-                f"DPO {second}": ends[second][1],
-                **points,
-                f"DPO {first}": ends[first][1],
+                "start": start,
+                f"DPO {second}": self._measured(ends[second]),
+                **{way: self._measured(run / "policy") for way, run in folders.items()},
+                f"DPO {first}": self._measured(ends[first]),
             },
-            "terms": {
-                f"w={one.own:g}": _terms(folder)
-                for one, folder in zip(tradeoffs, folders, strict=True)
-            },
-            "endpoint_difference": _difference(ends[first][0], folders[-1] / "policy"),
+            "terms": {way: _terms(run) for way, run in folders.items()},
+            "endpoint_difference": _difference(ends[first], folders["w=1"] / "policy"),
         }
 
     def _pairs(self) -> tuple[dict[str, Dataset], dict[str, float]]:
@@ -173,30 +162,48 @@ class Seed:
         }
         return found, conflict
 
-    def _dpo(self, pairs: Dataset, folder: Path) -> tuple[Path, Mapping[str, Any]]:
-        """Train with TRL's own trainer; return the adapter's folder and what was measured."""
+    def _dpo(self, pairs: Dataset, folder: Path) -> Path:
+        """Train with TRL's own trainer; return the adapter's folder."""
         trainer = DPOTrainer(
             model=self._model(),
-            args=modpo_config(folder / "checkpoints", self._training_settings()),
+            args=modpo_config(folder / "checkpoints", self._dpo_settings()),
             train_dataset=pairs,
             processing_class=self._tokenizer,
-            peft_config=self._adapter(),
+            peft_config=lora_config(self._lora()),
         )
         trainer.train()
         model: Any = trainer.model
         model.save_pretrained(str(folder / "policy"))
-        return folder / "policy", self._evaluate(model.eval())
+        return folder / "policy"
 
-    def _source(self, second: str, adapter: Path) -> MarginSource:
-        if self._setting.margins == "implicit":
-            return AdapterMargins(self._policy, {second: adapter}, beta=self._setting.beta)
+    def _sweep(
+        self, weights: Sequence[float], pairs: Dataset, *, second: str, adapter: Path
+    ) -> dict[str, Path]:
+        """Train with each weight of the first objective; return the folders of the runs by way."""
+        out = self._work / "modpo"
+        out.mkdir(parents=True, exist_ok=True)
+        rows = out / "pairs.jsonl"
+        rows.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+        settings, is_implicit = self._settings(second), self._setting.margins == "implicit"
+        source = ExplicitRewards(self._rewards, self._reward_model.weight_version)
+        found: dict[str, Path] = {}
+        for weight in weights:
+            run = AlignRun(
+                settings=settings.swept(weight),
+                base=self._policy,
+                rows=rows,
+                out=out / f"w{weight:g}",
+                cache=out,
+                margin_adapters={second: adapter} if is_implicit else {},
+            )
+            align(run, source)
+            self._check_policy()
+            found[f"w={weight:g}"] = run.out
+        return found
 
-        def explicit(prompts: Any, completions: Any, **_: Any) -> list[float]:
-            texts = [[turns[-1]["content"] for turns in each] for each in (prompts, completions)]
-            return self._rewards(*texts)[second]
-
-        explicit.__name__ = second
-        return ColumnMargins([explicit], version=self._reward_model.weight_version)
+    def _measured(self, adapter: Path) -> dict[str, Any]:
+        """Return what the policy with an adapter is worth."""
+        return self._evaluate(PeftModel.from_pretrained(self._model(), adapter).eval())
 
     def _evaluate(self, model: Any) -> dict[str, Any]:
         setting = self._setting
@@ -215,28 +222,44 @@ class Seed:
         return {one.told: (one.sign * rewards[one.name]).tolist() for one in both}
 
     def _model(self) -> Any:
-        if weight_version(self._policy) != self._version:
-            raise SystemExit(f"{self._policy} has changed; its trainings would not begin alike")
+        self._check_policy()
         return AutoModelForCausalLM.from_pretrained(self._policy, dtype=torch.float32).eval()
 
-    def _adapter(self) -> LoraConfig:
-        return LoraConfig(
-            task_type="CAUSAL_LM",
-            r=self._setting.lora_rank,
-            lora_alpha=2 * self._setting.lora_rank,
-            target_modules="all-linear",
+    def _check_policy(self) -> None:
+        if weight_version(self._policy) != self._version:
+            raise SystemExit(f"{self._policy} has changed; its trainings did not begin alike")
+
+    def _lora(self) -> LoraSettings:
+        rank = self._setting.lora_rank
+        return LoraSettings(rank=rank, alpha=2.0 * rank)
+
+    def _settings(self, second: str) -> ModpoSettings:
+        """Return the settings of the runs; each has its weight besides."""
+        setting = self._setting
+        return ModpoSettings(
+            margins={second: 1.0},
+            beta=setting.beta,
+            batch_size=setting.batch_size,
+            learning_rate=setting.learning_rate,
+            schedule="cosine",
+            method="lora",
+            lora=self._lora(),
+            seed=self._seed,
+            # All are measured at the end, with the same draws.
+            evaluation_prompts=0,
         )
 
-    def _training_settings(self) -> dict[str, Any]:
+    def _dpo_settings(self) -> dict[str, Any]:
+        """Return the same for TRL's own trainer."""
         setting = self._setting
         return {
             "beta": setting.beta,
-            "max_steps": setting.steps,
+            "num_train_epochs": 1,
             "per_device_train_batch_size": setting.batch_size,
             "learning_rate": setting.learning_rate,
             "lr_scheduler_type": "cosine",
             "seed": self._seed,
-            "logging_steps": 1,
+            "max_length": None,
             "save_strategy": "no",
             "report_to": "none",
             "use_cpu": True,
@@ -246,15 +269,12 @@ class Seed:
         }
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def _terms(folder: Path) -> dict[str, float]:
     """Return how large both terms of the logit were on average."""
-    logged = [one["metrics"] for one in _lines(folder / "log.jsonl")]
+    logged = [line.metrics for line in read_run(folder).log]
     return {
-        name: float(np.mean([one[name] for one in logged if name in one]))
+        # None, a number that was not finite, becomes NaN, and so does the mean.
+        name: float(np.array([metrics[name] for metrics in logged], dtype=float).mean())
         for name in ("modpo/implicit", "modpo/margin")
     }
 

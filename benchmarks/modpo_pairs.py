@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,3 +147,37 @@ def pairs_of(
                 }
             )
     return Dataset.from_list(rows)
+
+
+def rows_of(pairs: Dataset, num: int, *, seed: int) -> Dataset:
+    """Return a number of rows: every pair as often as it fits, and a draw for what is left.
+
+    Args:
+        pairs: At least one.
+        num: Of rows, in which a training makes one pass.
+        seed: Of the draw.
+    """
+    places = range(len(pairs))
+    whole, rest = divmod(num, len(pairs))
+    return pairs.select([*places] * whole + sorted(random.Random(seed).sample(places, rest)))
+
+
+class ExplicitRewards:
+    """A source of rewards for runs that has the numbers of a function, by its names.
+
+    Args:
+        rewards: Given prompts and answers, returns rewards by objective.
+        version: Of the reward model.
+    """
+
+    def __init__(self, rewards: Callable[..., Mapping[str, list[float]]], version: str) -> None:
+        self._rewards = rewards
+        self.version = version
+
+    def __call__(self, names: Sequence[str]) -> list[Any]:
+        """Return a reward function for each objective."""
+        return [partial(self._column, name) for name in names]
+
+    def _column(self, name: str, prompts: Any, completions: Any, **_: Any) -> list[float]:
+        texts = [[turns[-1]["content"] for turns in each] for each in (prompts, completions)]
+        return self._rewards(*texts)[name]

@@ -116,7 +116,7 @@ def main() -> None:
             last_samples(config.work),
             tokenizer,
             start=preferred,
-            out=config.work / "contrasted",
+            work=config.work,
             seed=config.seed,
         )
     checkpoint = package(directed, tokenizer, out=config.work / "pocket-policy")

@@ -12,6 +12,7 @@ Axis legend: N samples of a prompt, V directions, M objectives.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,16 +24,17 @@ from datasets import Dataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 from trl.trainer.dpo_config import DPOConfig
 
-from recipes.pocket_policy.batches import in_steps_of_like_length
 from recipes.pocket_policy.directed import directions_and_systems
 from recipes.pocket_policy.language import POSITIONS, last_checkpoint, save_whole
 from recipes.pocket_policy.rule import RULE
 from steerward.jobs.rsf.samples import SampleRow
 from steerward.models.chat import ChatEncoder
+from steerward.models.source import weight_version
 from steerward.training.align.mapl.batch import SIDES, Encoder, encode_rows
 from steerward.training.align.mapl.dpo_trainer import MaplDPOTrainer
 from steerward.training.align.mapl.rows import InterRow, Turns
 from steerward.training.align.rows import PairRow
+from steerward.training.batch_order import in_batches_of_like_length
 from steerward.training.conditioning import Floats, standardised
 
 BETA = 0.15
@@ -55,7 +57,7 @@ def learn_contrasts(
     tokenizer: PreTrainedTokenizerFast,
     *,
     start: Path,
-    out: Path,
+    work: Path,
     seed: int,
 ) -> Path:
     """Train on with rows of samples, once each; a run that was stopped goes on.
@@ -64,12 +66,13 @@ def learn_contrasts(
         samples: Of the loop, with rewards.
         tokenizer: Of the policy.
         start: Folder of the weights to begin with, and that the policy is held near to.
-        out: Folder of the weights that come of it.
+        work: Folder for everything on the way.
         seed: Of what is drawn.
 
     Returns:
-        That folder.
+        The folder of the weights; other settings have another.
     """
+    out = work / f"contrasted-{_digest(start, seed)}"
     if out.exists():
         return out
     set_seed(seed)
@@ -86,6 +89,11 @@ def learn_contrasts(
     trainer.train(resume_from_checkpoint=last_checkpoint(runs))
     save_whole(model, out)
     return out
+
+
+def _digest(start: Path, seed: int) -> str:
+    settings = (BETA, LAMBDA, ROWS_PER_PROMPT, _LEARNING_RATE, _ROWS_PER_STEP, _APART)
+    return hashlib.sha256(repr((weight_version(start), seed, *settings)).encode()).hexdigest()[:8]
 
 
 def draw_contrasts(samples: Sequence[SampleRow], *, seed: int) -> Iterator[InterRow | PairRow]:
@@ -138,9 +146,12 @@ def _data_set(
     encoder = Encoder(ChatEncoder(tokenizer), max_tokens=POSITIONS, end_tokens=[end])
     found = encode_rows(rows, encoder).dataset
     sides = [found[f"{side}_ids"] for side in SIDES]
-    lengths = [sum(map(len, row)) for row in zip(*sides, strict=True)]
-    order = random.Random(seed)
-    return found.select(in_steps_of_like_length(lengths, size=_ROWS_PER_STEP, order=order))
+    # Of the longest side, so that each batch has rows of both kinds, which count by their weights.
+    lengths = [max(map(len, row)) for row in zip(*sides, strict=True)]
+    places = in_batches_of_like_length(
+        lengths, batch_size=_ROWS_PER_STEP, order=random.Random(seed)
+    )
+    return found.select(places)
 
 
 def _settings(runs: Path, *, seed: int) -> DPOConfig:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, set_seed
 
-from recipes.pocket_policy.batches import in_steps_of_like_length
 from recipes.pocket_policy.labels import Answers
 from recipes.pocket_policy.language import (
     POSITIONS,
@@ -28,6 +27,7 @@ from recipes.pocket_policy.language import (
     training_arguments,
 )
 from recipes.pocket_policy.rule import ANGLES_DEG, RULE
+from steerward.training.batch_order import in_batches_of_like_length
 from steerward.training.conditioning import Floats, standardised, tilted_shares
 
 # The cone's rewards then lie about this many standard deviations from the mean of the text.
@@ -59,8 +59,8 @@ def learn_examples(
     set_seed(seed)
     model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
     runs = out.with_name(f"{out.name}-runs")
-    places = in_steps_of_like_length(
-        [len(ids) for ids, _ in examples], size=EXAMPLES_PER_STEP, order=random.Random(seed)
+    places = in_batches_of_like_length(
+        [len(ids) for ids, _ in examples], batch_size=EXAMPLES_PER_STEP, order=random.Random(seed)
     )
     arguments = training_arguments(
         runs,

@@ -124,6 +124,7 @@ def _run(config: AlignConfig, settings: Any, *, rows: Path, cache: Path | None =
         name=config.name,
         tensorboard=config.tensorboard,
         cache=cache,
+        **_adapters_of(config),
     )
     with closing(_Terminal()) as terminal:
         report = align(run, _source(config, settings), terminal)
@@ -133,6 +134,15 @@ def _run(config: AlignConfig, settings: Any, *, rows: Path, cache: Path | None =
     print(f"policy {report.weight_version} after {report.steps} steps -> {run.policy}")
     if told:
         print(f"held-out prompts: {told}; draw it: steerward align report {run.out}")
+
+
+def _adapters_of(config: AlignConfig) -> dict[str, Any]:
+    """Return what a run is told of the adapters that margins come from."""
+    if not isinstance(config, ModpoConfig):
+        return {}
+    # No shell sees the folders inside of a JSON object.
+    folders = {name: folder.expanduser() for name, folder in config.margin_adapters.items()}
+    return {"margin_adapters": folders, "margin_beta": config.margin_beta}
 
 
 def _source(config: AlignConfig, settings: PolicyTraining) -> RewardSource:

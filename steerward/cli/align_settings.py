@@ -110,14 +110,16 @@ class CgpoConfig(_PromptsConfig, CgpoSettings):
 class ModpoConfig(AlignConfig, ModpoSettings):
     """Train a policy with MODPO: preferences of one objective, the others as margins.
 
-    A reward model, a server or two columns of the rows give the margins, once; then it is DPO
-    (arXiv:2310.03708). Several --sweep weights share them.
+    A reward model, a server, two columns of the rows or adapters that DPO trained on --base give
+    the margins, once; then it is DPO (arXiv:2310.03708). Several --sweep weights share them.
 
     Examples:
       steerward align modpo pairs.jsonl --local pocket --out runs/modpo
         --margins '{"verbosity": -0.5}' --weight 0.5
       steerward align modpo pairs.jsonl --out runs/front --margins '{"harmlessness": 1}'
         --sweep 0.2 --sweep 0.5 --sweep 0.8
+      steerward align modpo pairs.jsonl --out runs/brief --margins '{"brevity": 0.5}' --weight 0.5
+        --margin-adapters '{"brevity": "runs/dpo/policy"}'
     """
 
     model_config = _LAX
@@ -127,6 +129,12 @@ class ModpoConfig(AlignConfig, ModpoSettings):
     sweep: list[float] = []
     """Weight of the preferred objective; repeatable. The margins' weights are scaled to the rest
     of 1, and each weight has a folder of its own below --out."""
+    margin_adapters: dict[str, Path] = {}
+    """Folder of an adapter that DPO trained on --base, by objective of --margins, whose margins are
+    then its implicit rewards; where all have one and --logged names none, no reward model is asked.
+    """
+    margin_beta: float | None = Field(default=None, gt=0)
+    """Of the DPO that trained these adapters. Default: --beta."""
 
 
 class MaplPolicyConfig(AlignConfig, MaplSettings):

@@ -23,12 +23,10 @@ from steerward.models.chat import ChatEncoder
 from steerward.protocol.errors import DatasetRefused, InvalidRequest
 from steerward.protocol.items import Role
 from steerward.protocol.wire import AnswerModel, Text
+from steerward.training.batch_order import in_batches_of_like_length
 
 IGNORED = -100
 """Label of a token that is not learned."""
-
-# Steps whose examples are sorted by length together, so that little is padded.
-_SORTED_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +164,9 @@ def ordered(
 
 
 def _epoch(examples: Sequence[Example], batch_size: int, order: random.Random) -> list[Example]:
-    shuffled = order.sample(examples, len(examples))
-    whole = len(shuffled) - len(shuffled) % batch_size
-    steps: list[list[Example]] = []
-    for begin in range(0, whole, _SORTED_STEPS * batch_size):
-        part = shuffled[begin : min(whole, begin + _SORTED_STEPS * batch_size)]
-        part.sort(key=lambda example: len(example.ids_T))
-        steps += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    order.shuffle(steps)
-    return [example for step in steps for example in step] + shuffled[whole:]
+    lengths = [len(example.ids_T) for example in examples]
+    places = in_batches_of_like_length(lengths, batch_size=batch_size, order=order)
+    return [examples[place] for place in places]
 
 
 def as_dataset(examples: Sequence[Example]) -> Dataset:

@@ -16,6 +16,7 @@ from benchmarks.modpo_pairs import (
     correlations,
     most_conflicting,
     pairs_of,
+    rows_of,
 )
 
 NAMES = ("helpfulness", "-verbosity")
@@ -76,6 +77,18 @@ def test_pairs_are_the_same_draw_for_every_reward() -> None:
 def test_equal_answers_and_rewards_are_no_pair() -> None:
     made = pairs_of(["a"] * 3, ["x", "x", "y"], [0.0, 1.0, 1.0], group=3, num=9, seed=0)
     assert [row[0]["content"] for row in made["chosen"]] == ["y"]
+
+
+def test_rows_are_whole_passes_and_a_draw_of_the_rest() -> None:
+    pairs = pairs_of(["a"] * 4, list("wxyz"), np.arange(4.0), group=4, num=6, seed=0)
+    assert len(pairs) == 6
+    few, many = (rows_of(pairs, num, seed=0).to_list() for num in (4, 16))
+    known = pairs.to_list()
+    assert len(few) == 4
+    assert [row for row in known if row in few] == few
+    assert sorted(map(many.count, known)) == [2, 2, 3, 3, 3, 3]
+    assert rows_of(pairs, 4, seed=0).to_list() == few
+    assert any(rows_of(pairs, 4, seed=seed).to_list() != few for seed in (1, 2, 3))
 
 
 def test_conflict_is_within_prompts() -> None:

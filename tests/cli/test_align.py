@@ -50,6 +50,49 @@ def test_a_sweep_trains_a_policy_for_each_weight_with_margins_computed_once(
     assert (out / "margins.jsonl").read_bytes() == margins
 
 
+def test_margins_from_adapters_ask_no_server(
+    base: str, rows: str, tmp_path: Path, clean_environment: None
+) -> None:
+    """As in the paper: the adapter that DPO trained on one objective is the other's margin."""
+    # Nobody listens there.
+    shared = [rows, "--base", base, "--server", "http://127.0.0.1:9", "--evaluation-prompts", "0"]
+    dpo = ["align", "mapl", *shared, "--lambda-intra", "0", "--lambda-inter", "0"]
+    dpo += ["--method", "lora", "--learning-rate", "1e-2", "--beta", "0.2"]
+    assert main([*dpo, "--out", str(tmp_path / "dpo")]) == 0
+    adapter = tmp_path / "dpo" / "policy"
+    command = ["align", "modpo", *shared, "--margins", '{"brevity": 2}', "--margin-beta", "0.2"]
+    command += ["--margin-adapters", json.dumps({"brevity": str(adapter)})]
+    assert main([*command, "--out", str(tmp_path / "run"), "--sweep", "0.5", "--sweep", "1"]) == 0
+    margins = tmp_path / "run" / "margins.jsonl"
+    assert len(margins.read_text().splitlines()) == 40
+    half = tmp_path / "run" / "w0.5"
+    told: Any = read_settings(half).model_extra
+    assert told["weights"] == {"brevity": 0.5}
+    assert told["margin_beta"] == 0.2
+    assert read_run(half).log[0].metrics["modpo/margin"] != 0.0
+
+
+def test_an_adapter_that_was_trained_on_another_base_is_told(
+    base: str,
+    rows: str,
+    tmp_path: Path,
+    clean_environment: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    adapter = tmp_path / "dpo" / "policy"
+    adapter.mkdir(parents=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (adapter / name).touch()
+    told = {"method": "mapl", "name": "dpo", "objectives": ["brevity"], "base": "0123456789ab"}
+    (adapter.parent / "settings.json").write_text(json.dumps(told))
+    command = ["align", "modpo", rows, "--base", base, "--out", str(tmp_path / "run")]
+    command += ["--margins", '{"brevity": 1}']
+    assert main([*command, "--margin-adapters", json.dumps({"brevity": str(adapter)})]) == 1
+    assert "was trained on a policy 0123456789ab" in capsys.readouterr().err
+    assert main([*command, "--margin-adapters", json.dumps({"charm": str(adapter)})]) == 1
+    assert "margin_adapters names 'charm'" in capsys.readouterr().err
+
+
 def test_mapl_asks_no_server_where_no_objective_is_logged(
     base: str, tmp_path: Path, clean_environment: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-
-from recipes.pocket_policy.batches import in_steps_of_like_length
 from recipes.pocket_policy.contrasted import ROWS_PER_PROMPT, draw_contrasts
 from recipes.pocket_policy.rule import ANGLES_DEG, RULE
 from steerward.jobs.rsf.samples import SampleRow
@@ -79,12 +75,3 @@ def test_samples_that_did_not_compete_and_equal_ones_give_no_rows() -> None:
     cut = [_sample("cut off", number=0, reason="unfinished"), _sample("long and right", number=0)]
     equal = [_sample("long and right", number=1) for _ in range(3)]
     assert list(draw_contrasts([*cut, *equal], seed=0)) == []
-
-
-def test_steps_hold_examples_of_like_length_and_every_example_once() -> None:
-    order = random.Random(0)
-    lengths = [order.randint(1, 100) for _ in range(64)]
-    places = in_steps_of_like_length(lengths, size=4, order=random.Random(1))
-    assert Counter(places) == Counter(range(64))
-    steps = [[lengths[place] for place in places[i : i + 4]] for i in range(0, 64, 4)]
-    assert max(max(step) - min(step) for step in steps) < 30

@@ -129,9 +129,7 @@ def test_recipe_gives_a_policy_that_can_be_served(tmp_path: Path) -> None:
     samples = last_samples(work, LOOP)
     assert len(samples) == 16 * 2 * 2
     assert any(sample.selected for sample in samples)
-    contrasted = learn_contrasts(
-        samples, tokenizer, start=preferred, out=work / "contrasted", seed=0
-    )
+    contrasted = learn_contrasts(samples, tokenizer, start=preferred, work=work, seed=0)
     final = package(contrasted, tokenizer, out=work / "pocket-policy")
     assert load_policy(str(final), device="cpu").rule == RULE
     assert weight_version(final) != weight_version(preferred)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from steerward.protocol.alignment import ModpoSettings
-from steerward.protocol.errors import DatasetRefused
 from steerward.training.align.columns import Columns, RewardSource, build_columns, column_name
+from steerward.training.align.modpo.implicit_rewards import AdapterMargins
 from steerward.training.align.modpo.loss import Tradeoff
 from steerward.training.align.modpo.margin_sources import ColumnMargins
-from steerward.training.align.modpo.margins import SIDES, with_margins
+from steerward.training.align.modpo.margins import MarginSource, with_margins
 from steerward.training.align.modpo.reference_trainer import padded_tokenizer, with_reference
+from steerward.training.align.modpo.row_margins import has_margins, row_margins
 from steerward.training.align.modpo.trainer import MODPOTrainer, modpo_config
 from steerward.training.align.policies import adapter_of, load_policy
 from steerward.training.align.preference import CountsOn, PreferenceRun
@@ -35,12 +36,26 @@ class PairwiseRun(PreferenceRun):
     def _build_columns(self, source: RewardSource) -> Columns:
         self._version: str | None = getattr(source, "version", None)
         margins, logged = self._settings.margins, self._settings.logged
-        if not any(_own_margins(row) for row in self._rows):
-            return build_columns(source, margins, logged=logged)
-        # The rows know these objectives; the source need not.
-        measured = build_columns(source, {}, logged=logged) if logged else Columns((), {})
-        weights = {column_name(name, margins): abs(weight) for name, weight in margins.items()}
-        return Columns(measured.functions, weights)
+        adapters = self._run.margin_adapters
+        rest = {name: weight for name, weight in margins.items() if name not in adapters}
+        # In the order of the margins of a pair: see `_pairs`.
+        order = [*rest, *(name for name in margins if name in adapters)]
+        weights = {column_name(name, margins): abs(margins[name]) for name in order}
+        brings = any(map(has_margins, self._rows))
+        self._brought = row_margins(self._rows, rest, elsewhere=adapters) if brings else None
+        # What the rows bring the source need not know.
+        asked = {} if brings else rest
+        measured = build_columns(source, asked, logged=logged) if asked or logged else None
+        return Columns(measured.functions if measured else (), weights)
+
+    def _told(self) -> dict[str, Any]:
+        if not self._run.margin_adapters:
+            return super()._told()
+        return {
+            **super()._told(),
+            "margin_adapters": self._run.margin_versions(),
+            "margin_beta": self._margin_beta,
+        }
 
     def _trainer(self, runs: Path) -> Any:
         model = load_policy(self._run.base, self._settings, self._device)
@@ -78,24 +93,53 @@ class PairwiseRun(PreferenceRun):
         weights = self._columns.weights
         return Tradeoff((_OWN, *weights), (self._settings.weight, *weights.values()))
 
+    @property
+    def _margin_beta(self) -> float:
+        return self._run.margin_beta or self._settings.beta
+
     def _pairs(self) -> Dataset:
-        """Return pairs with their margins: those of the rows, or computed."""
-        records = [_record(row) for row in self._rows]
-        if any(_own_margins(row) for row in self._rows):
-            return Dataset.from_list(
-                [
-                    record | _margins(row, place, self._settings.margins)
-                    for place, (record, row) in enumerate(zip(records, self._rows, strict=True))
-                ]
-            )
-        names = set(self._columns.weights)
-        functions = [one for one in self._columns.functions if one.__name__ in names]
-        return with_margins(
-            Dataset.from_list(records),
-            [ColumnMargins(functions, version=self._version or "")],
+        """Return pairs with their margins: of the rows or the source first, then of adapters."""
+        pairs = Dataset.from_list([_record(row) for row in self._rows])
+        sources = self._sources()
+        if sources:
             # Numbers of a model whose version nobody knows are not kept.
-            cache=self._cache / "margins.jsonl" if self._version is not None else None,
+            is_kept = self._version is not None or isinstance(sources[0], AdapterMargins)
+            cache = self._cache / "margins.jsonl" if is_kept else None
+            pairs = with_margins(pairs, sources, cache=cache)
+        return pairs if self._brought is None else _joined(self._brought, pairs)
+
+    def _sources(self) -> list[MarginSource]:
+        """Return what computes margins, in their order."""
+        weights = self._columns.weights if self._brought is None else {}
+        functions = [one for one in self._columns.functions if one.__name__ in weights]
+        found: list[MarginSource] = []
+        if functions:
+            found.append(ColumnMargins(functions, version=self._version or ""))
+        if self._run.margin_adapters:
+            found.append(self._adapter_margins())
+        return found
+
+    def _adapter_margins(self) -> AdapterMargins:
+        margins, adapters = self._settings.margins, self._run.margin_adapters
+        columns = {name: column_name(name, margins) for name in margins if name in adapters}
+        return AdapterMargins(
+            self._run.base,
+            {column: adapters[name] for name, column in columns.items()},
+            beta=self._margin_beta,
+            less=[column for name, column in columns.items() if column != name],
+            device=self._device,
         )
+
+
+def _joined(brought: Mapping[str, list[list[float]]], pairs: Dataset) -> Dataset:
+    """Return pairs with the margins of their rows before those that they have."""
+    for column, rows in brought.items():
+        joined = rows
+        if column in pairs.column_names:
+            joined = [[*row, *more] for row, more in zip(rows, pairs[column], strict=True)]
+            pairs = pairs.remove_columns(column)
+        pairs = pairs.add_column(column, joined)  # pyright: ignore[reportCallIssue]
+    return pairs
 
 
 def _record(row: PairRow) -> dict[str, Any]:
@@ -104,36 +148,3 @@ def _record(row: PairRow) -> dict[str, Any]:
         "chosen": [{"role": "assistant", "content": row.chosen}],
         "rejected": [{"role": "assistant", "content": row.rejected}],
     }
-
-
-def _own_margins(row: PairRow) -> bool:
-    return any(column in row.columns for column in SIDES.values())
-
-
-def _margins(row: PairRow, place: int, weights: Mapping[str, float]) -> dict[str, list[Any]]:
-    """Return the margins that a row brings; where less is better, with the other sign.
-
-    Raises:
-        DatasetRefused: If it lacks some.
-    """
-    found: dict[str, list[Any]] = {}
-    for column in SIDES.values():
-        values = _listed(row.columns.get(column), list(weights))
-        if len(values) != len(weights) or not all(_is_number(value) for value in values):
-            raise DatasetRefused(
-                f"pair {place} has {column} {values}, and the margins are {', '.join(weights)}; "
-                "give a number for each in every pair, or leave the columns out of all"
-            )
-        signs = [-1.0 if weight < 0 else 1.0 for weight in weights.values()]
-        found[column] = [sign * float(value) for sign, value in zip(signs, values, strict=True)]
-    return found
-
-
-def _listed(value: Any, names: Sequence[str]) -> list[Any]:
-    if isinstance(value, Mapping):
-        return [value.get(name) for name in names]
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -27,6 +27,7 @@ from steerward.protocol.alignment import (
 from steerward.protocol.errors import InvalidRequest
 from steerward.training.align.columns import RewardSource
 from steerward.training.align.measuring import RewardFunction
+from steerward.training.align.modpo.adapter_folders import adapter_version, check_adapters
 from steerward.training.align.run_folder import read_settings
 
 AnySettings = GrpoSettings | PamaSettings | CgpoSettings | ModpoSettings | MaplSettings
@@ -58,6 +59,11 @@ class AlignRun:
     """Whether the logs are written for TensorBoard as well."""
     cache: Path | None = None
     """Folder for what several runs share, such as margins; None: `out`."""
+    margin_adapters: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    """Of MODPO: folders of adapters that DPO trained on `base`, by the objective whose margins are
+    their implicit rewards."""
+    margin_beta: float | None = None
+    """That these were trained with; None: the run's own."""
 
     def told_settings(self) -> dict[str, Any]:
         """Return the settings without keys, which are nobody's business who reads the folder."""
@@ -70,11 +76,17 @@ class AlignRun:
             rewards: Version of the source of rewards, if it has one.
         """
         known = [self.method, self.told_settings(), weight_version(self.base), rewards]
+        if self.margin_adapters:
+            known += [self.margin_versions(), self.margin_beta]
         told = json.dumps(known, sort_keys=True)
         digest = hashlib.sha256(told.encode())
         for path in (self.rows, self.validation):
             digest.update(b"" if path is None else hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
+
+    def margin_versions(self) -> dict[str, str]:
+        """Return what the margins from adapters depend on, by objective."""
+        return {name: adapter_version(folder) for name, folder in self.margin_adapters.items()}
 
     @property
     def method(self) -> AlignMethod:
@@ -143,15 +155,16 @@ def align(run: AlignRun, source: RewardSource, observer: RunObserver | None = No
 
     Args:
         run: What is to be done.
-        source: Of the rewards; never asked, not even for its version, by a run of MAPL that logs
-            none.
+        source: Of the rewards; never asked, not even for its version, by a run that needs none: of
+            MAPL that logs none, of MODPO that logs none and has all margins from adapters.
         observer: Is told of steps and evaluations.
 
     Raises:
         SteerwardError: If files and settings do not fit, the folder holds another run, or the
             rewards do not come.
     """
-    if isinstance(run.settings, MaplSettings) and not run.settings.logged:
+    _check_margins(run)
+    if not _needs_rewards(run):
         source = _no_rewards
     if run.report.is_file():
         return _finished(run, source)
@@ -166,6 +179,31 @@ def align(run: AlignRun, source: RewardSource, observer: RunObserver | None = No
     from steerward.training.align.online import OnlineRun
 
     return OnlineRun(run, source, observer).run()
+
+
+def _check_margins(run: AlignRun) -> None:
+    """Refuse adapters that the run has no use for, or that are not what they should be."""
+    if isinstance(run.settings, ModpoSettings):
+        check_adapters(run.margin_adapters, margins=run.settings.margins, base=run.base)
+    elif run.margin_adapters:
+        raise InvalidRequest(
+            f"margins from adapters are of MODPO, and this is a run of {run.method}; leave "
+            "margin_adapters out",
+            param="margin_adapters",
+        )
+    if run.margin_beta is not None and not (run.margin_adapters and run.margin_beta > 0):
+        raise InvalidRequest(
+            f"margin_beta {run.margin_beta:g} is that of {len(run.margin_adapters)} adapters; give "
+            "a number above 0 with margin_adapters, or leave it out",
+            param="margin_beta",
+        )
+
+
+def _needs_rewards(run: AlignRun) -> bool:
+    settings = run.settings
+    if isinstance(settings, ModpoSettings):
+        return bool(settings.logged) or not set(settings.margins) <= set(run.margin_adapters)
+    return not isinstance(settings, MaplSettings) or bool(settings.logged)
 
 
 def _no_rewards(names: Sequence[str]) -> Sequence[RewardFunction]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from steerward.policy.local.checkpoint import load_policy
 from steerward.protocol.alignment import ModpoSettings
-from steerward.protocol.errors import DatasetRefused
+from steerward.protocol.errors import DatasetRefused, InvalidRequest
 from steerward.training.align.run import AlignRun, align
 from steerward.training.align.run_folder import read_run
 from tests.policies import save_policy
@@ -24,6 +26,7 @@ SMALL: dict[str, Any] = {
     "evaluation_steps": 2,
     "checkpoint_steps": 1,
 }
+QUICK: dict[str, Any] = {**SMALL, "evaluation_prompts": 0}
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +92,59 @@ def test_a_run_that_was_killed_ends_with_equal_weights(base: Path, tmp_path: Pat
     assert align(broken, of_text) == report
     weights = "model.safetensors"
     assert (broken.policy / weights).read_bytes() == (whole.policy / weights).read_bytes()
+
+
+class Counted:
+    """Rewards of the texts, and how often they were asked for."""
+
+    version = "1"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, names: Sequence[str]) -> list[Any]:
+        (function,) = of_text(names)
+
+        def length(**given: Any) -> list[float]:
+            self.calls += 1
+            return function(**given)
+
+        return [length]
+
+
+def test_weights_share_what_is_computed_and_train_as_each_would_alone(
+    base: Path, tmp_path: Path
+) -> None:
+    rows, source = pairs(tmp_path / "pairs.jsonl"), Counted()
+    settings = ModpoSettings(margins={"length": -1.0}, **QUICK)
+    cache = tmp_path / "front"
+    found = [
+        run_of(settings.swept(weight), base, rows, cache / f"w{weight:g}") for weight in (0.25, 1.0)
+    ]
+    for run in found:
+        align(replace(run, cache=cache), source)
+    calls = source.calls
+    alone = run_of(settings.swept(0.25), base, rows, tmp_path / "alone")
+    align(alone, source)
+    assert source.calls == 2 * calls
+    contents = [(run.policy / "model.safetensors").read_bytes() for run in (*found, alone)]
+    assert contents[0] == contents[2]
+    assert contents[0] != contents[1]
+    assert (cache / "reference.safetensors").is_file()
+    assert not list(cache.glob("w*/reference.safetensors"))
+
+
+def test_a_run_that_is_finished_is_not_trained_again_and_refuses_other_settings(
+    base: Path, tmp_path: Path
+) -> None:
+    rows, source = pairs(tmp_path / "pairs.jsonl"), Counted()
+    settings = ModpoSettings(margins={"length": 1.0}, **QUICK)
+    run = run_of(settings, base, rows, tmp_path / "run")
+    report = align(run, source)
+    calls, written = source.calls, (run.policy / "model.safetensors").stat().st_mtime_ns
+    assert align(run, source) == report
+    assert (run.policy / "model.safetensors").stat().st_mtime_ns == written
+    other = replace(run, settings=settings.swept(0.5))
+    with pytest.raises(InvalidRequest, match="finished run with other rows"):
+        align(other, source)
+    assert source.calls == calls

@@ -1,13 +1,16 @@
 """TRL's trainer of DPO with MAPL's loss over original, intra and inter rows.
 
 TRL has one prompt a row and computes log-probabilities of two completions behind it. Rows here come
-as token ids with a prompt for every conversation. TRL's loss runs on them as on a batch of pairs;
-the log-probabilities that it asks the policy for are kept, and the rows get their losses of them.
+as token ids with a prompt for every conversation, and get their losses of the log-probabilities
+that TRL's forward pass gives. What TRL logs of pairs is logged of original pairs alone.
+
+Axis legend: N rows, R rows with the pairs of inter rows without instructions behind them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,10 +28,12 @@ from steerward.training.align.mapl.loss import (
     part_weights,
     row_gaps,
 )
-from steerward.training.align.mapl.metrics import part_metrics, replace_last
+from steerward.training.align.mapl.metrics import of_pairs, pair_means, part_metrics
 
 # TRL's names for what is logged of original pairs.
 _OF_PAIRS = {"accuracy": "rewards/accuracies", "margin": "rewards/margins"}
+# Label of a token whose log-probability is not asked for.
+_IGNORED = -100
 # Options of TRL's whose terms MAPL's loss does not have, with the value that leaves them out.
 _LEFT_OUT: dict[str, Any] = {
     "loss_type": ["sigmoid"],
@@ -92,54 +97,62 @@ class MaplDPOTrainer(DPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         """Return the weighted mean of the rows' losses."""
         read, parts_N, directions_N = without_parts(inputs)
-        chosen_reference_R, rejected_reference_R = self.compute_ref_log_probs(
-            self.ref_model or model, read
-        )
-        read["ref_chosen_logps"] = chosen_reference_R
-        read["ref_rejected_logps"] = rejected_reference_R
-        kept = _Kept(model)
-        self.precompute_ref_logps = True
-        try:
-            found = super()._compute_loss(kept, read, return_outputs)
-        finally:
-            self.precompute_ref_logps = False
-        chosen_R, rejected_R = implicit_rewards(
-            kept.sequence_logps(read["completion_mask"]),
-            torch.cat([chosen_reference_R, rejected_reference_R]),
-            beta=self.beta,
-        ).chunk(2)
+        reference_logps = torch.cat(self.compute_ref_log_probs(self.ref_model or model, read))
+        logps, outputs = self._policy_logps(model, read)
+        chosen_R, rejected_R = implicit_rewards(logps, reference_logps, beta=self.beta).chunk(2)
         gaps_N = row_gaps(chosen_R, rejected_R, parts_N=parts_N, directions_N=directions_N)
         losses_N = -logsigmoid(gaps_N)
-        self._log_parts(losses_N, gaps_N, parts_N)
+        chosen_logps_R, rejected_logps_R = logps.chunk(2)
+        of_sides = {
+            "rewards/chosen": chosen_R,
+            "rewards/rejected": rejected_R,
+            "logps/chosen": chosen_logps_R,
+            "logps/rejected": rejected_logps_R,
+        }
+        self._log_tokens(read["attention_mask"])
+        self._log_parts(losses_N, gaps_N, parts_N=parts_N, of_sides=of_sides)
         loss = (self._part_weights.to(losses_N)[parts_N] * losses_N).mean()
         if self.aux_loss_enabled:
-            loss = loss + self.router_aux_loss_coef * kept.outputs.aux_loss
-        return (loss, found[1]) if return_outputs else loss
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss
+        return (loss, outputs) if return_outputs else loss
 
-    def _log_parts(self, losses_N: Tensor, gaps_N: Tensor, parts_N: Tensor) -> None:
+    def _policy_logps(self, model: Any, read: dict[str, Any]) -> tuple[Tensor, Any]:
+        """Return the log-probability of each completion, and all that the model gave."""
+        mask = read["completion_mask"]
+        asked = {name: value for name, value in read.items() if name != "completion_mask"}
+        if self.aux_loss_enabled:
+            asked["output_router_logits"] = True
+        labels = read["input_ids"].masked_fill(mask == 0, _IGNORED)
+        outputs = model(**asked, labels=labels, fused_lm_head=True, use_cache=False)
+        # Prompt-learning adapters put virtual tokens in front.
+        return outputs.log_probs[:, -(mask.shape[-1] - 1) :].sum(dim=-1), outputs
+
+    def _log_tokens(self, attention_mask: Tensor) -> None:
         model: Any = self.model
+        gathered: Any = self.accelerator.gather_for_metrics(attention_mask.sum())
+        if model.training:
+            self._total_train_tokens += int(gathered.sum()) // self._tp_size
+        self._metrics[self._mode]["num_tokens"] = [self._total_train_tokens]
+
+    @property
+    def _mode(self) -> str:
+        model: Any = self.model
+        return "train" if model.training else "eval"
+
+    def _log_parts(
+        self,
+        losses_N: Tensor,
+        gaps_N: Tensor,
+        *,
+        parts_N: Tensor,
+        of_sides: Mapping[str, Tensor],
+    ) -> None:
         gather: Any = self.accelerator.gather
         found = part_metrics(losses_N, gaps_N, parts_N=parts_N, gather=gather)
-        replace_last(self._metrics["train" if model.training else "eval"], found, trl=_OF_PAIRS)
-
-
-class _Kept:
-    """A model whose first answer is kept."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.outputs: Any = None
-
-    def __call__(self, **inputs: Any) -> Any:
-        outputs = self._model(**inputs)
-        if self.outputs is None:
-            self.outputs = outputs
-        return outputs
-
-    def sequence_logps(self, completion_mask: Tensor) -> Tensor:
-        """Return the log-probability of each completion, as TRL sums it."""
-        # Prompt-learning adapters put virtual tokens in front.
-        return self.outputs.log_probs[:, -(completion_mask.shape[-1] - 1) :].sum(dim=-1)
+        of_rows = {name: value_R[: len(parts_N)] for name, value_R in of_sides.items()}
+        found |= pair_means(of_rows, parts_N=parts_N, gather=gather) | of_pairs(found, _OF_PAIRS)
+        for name, value in found.items():
+            self._metrics[self._mode][name].append(value)
 
 
 def _check_options(args: DPOConfig) -> None:

@@ -1,11 +1,14 @@
 """What is logged of a batch in which rows of several parts stand together, by part.
 
+TRL's own numbers would mix the parts, and its gathering needs as many conversations in every
+process, where rows of different parts have two or four.
+
 Axis legend: N rows, P parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -39,27 +42,31 @@ def part_metrics(
     return found
 
 
-def replace_last(
-    metrics: MutableMapping[str, list[float]],
-    found: MutableMapping[str, float],
-    *,
-    trl: dict[str, str],
-) -> None:
-    """Log metrics by part, and TRL's own about pairs for original pairs alone.
-
-    TRL took every two sequences for a pair, whatever they are.
+def pair_means(
+    values: Mapping[str, Tensor], *, parts_N: Tensor, gather: Gather
+) -> dict[str, float]:
+    """Return the mean of each value over the original pairs of all processes; none without pairs.
 
     Args:
-        metrics: TRL's, by name, to which it has just appended.
-        found: By part.
-        trl: Its name for each of ours about pairs.
+        values: Of the rows, by name; what they are of rows of other parts does not matter.
+        parts_N: Of the rows.
+        gather: Puts tensors of all processes behind each other.
     """
-    for name, theirs in trl.items():
-        metrics[theirs].pop()
-        value = found.get(f"{PARTS[PREFERENCE]}/{name}")
-        if value is not None:
-            metrics[theirs].append(value)
-        elif not metrics[theirs]:
-            del metrics[theirs]
-    for name, value in found.items():
-        metrics[name].append(value)
+    is_pair_N = parts_N == PREFERENCE
+    kept = [value_N.detach()[is_pair_N].float().sum() for value_N in values.values()]
+    totals = gather(torch.stack([*kept, is_pair_N.sum().float()])[None]).sum(dim=0).tolist()
+    count = totals.pop()
+    if not count:
+        return {}
+    return {name: total / count for name, total in zip(values, totals, strict=True)}
+
+
+def of_pairs(found: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """Return what is logged of original pairs once more, by the names that TRL has for it.
+
+    Args:
+        found: By part, as `part_metrics` gives it.
+        names: TRL's, by ours.
+    """
+    own = {theirs: f"{PARTS[PREFERENCE]}/{name}" for name, theirs in names.items()}
+    return {theirs: found[name] for theirs, name in own.items() if name in found}

@@ -1,8 +1,9 @@
 """TRL's trainer of reward models with MAPL's loss over original, intra and inter rows.
 
 Intra rows alone need nothing of this: to TRL's own trainer they are pairs without a prompt column,
-see `mapl_batch.reward_columns`. What TRL computes in its loss are the rewards of all conversations,
-in one forward pass; here the rows get their losses of these rewards, and their weights.
+see `mapl_batch.reward_columns`. Here the rewards of all conversations come from one forward pass,
+and the rows get their losses of these, and their weights. What TRL logs of pairs is logged of
+original pairs alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from trl.trainer.reward_trainer import RewardTrainer
 from steerward.protocol.errors import InvalidRequest
 from steerward.training.align.mapl.batch import COLUMNS, Collator, check_columns, without_parts
 from steerward.training.align.mapl.loss import LAMBDA_INTER, LAMBDA_INTRA, part_weights, row_gaps
-from steerward.training.align.mapl.metrics import part_metrics, replace_last
+from steerward.training.align.mapl.metrics import of_pairs, part_metrics
 
 # TRL's names for what is logged of original pairs.
 _OF_PAIRS = {"accuracy": "accuracy", "margin": "margin"}
@@ -77,25 +78,31 @@ class MaplRewardTrainer(RewardTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return the weighted mean of the rows' losses."""
+        del num_items_in_batch
         read, parts_N, directions_N = without_parts(inputs)
-        found: Any = super().compute_loss(
-            model, read, return_outputs=True, num_items_in_batch=num_items_in_batch
-        )
-        outputs = found[1]
+        outputs = model(**read, use_cache=False)
         rewards = outputs.logits.squeeze(-1)
         exact = torch.promote_types(rewards.dtype, torch.float32)
         chosen_R, rejected_R = rewards.to(exact).chunk(2)
         gaps_N = row_gaps(chosen_R, rejected_R, parts_N=parts_N, directions_N=directions_N)
         losses_N = -logsigmoid(gaps_N)
-        self._log_parts(losses_N, gaps_N, parts_N)
+        self._log_batch(losses_N, gaps_N, parts_N=parts_N, mask=read["attention_mask"])
         loss = (self._part_weights.to(losses_N)[parts_N] * losses_N).mean()
         return (loss, outputs) if return_outputs else loss
 
-    def _log_parts(self, losses_N: Tensor, gaps_N: Tensor, parts_N: Tensor) -> None:
+    def _log_batch(
+        self, losses_N: Tensor, gaps_N: Tensor, *, parts_N: Tensor, mask: Tensor
+    ) -> None:
         model: Any = self.model
         gather: Any = self.accelerator.gather
+        tokens: Any = self.accelerator.gather_for_metrics(mask.sum())
+        if model.training:
+            self._total_train_tokens += int(tokens.sum()) // self._tp_size
+        metrics = self._metrics["train" if model.training else "eval"]
+        metrics["num_tokens"] = [self._total_train_tokens]
         found = part_metrics(losses_N, gaps_N, parts_N=parts_N, gather=gather)
-        replace_last(self._metrics["train" if model.training else "eval"], found, trl=_OF_PAIRS)
+        for name, value in (found | of_pairs(found, _OF_PAIRS)).items():
+            metrics[name].append(value)
 
 
 def _check_options(args: RewardConfig) -> None:

@@ -9,25 +9,29 @@ Axis legend: N responses, T tokens, V vocabulary.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from steerward.models.packing import common_prefix_length
-from steerward.models.pretrained import load_pretrained, load_tokenizer
+from steerward.models.pretrained import LOADING_ERRORS, load_pretrained, load_tokenizer
 from steerward.models.source import weight_version
 from steerward.protocol.errors import CheckpointRefused, InvalidRequest
+from steerward.training.align.modpo.adapter_folders import (
+    ADAPTER_WEIGHTS,
+    adapter_version,
+    check_adapter,
+)
 from steerward.training.align.modpo.margins import Response
-from steerward.training.files import file_digest
-
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 class AdapterMargins:
@@ -37,11 +41,13 @@ class AdapterMargins:
         base: Folder of the policy that the adapters were trained on.
         adapters: Their folders, by objective.
         beta: That they were trained with; the rewards are in its units.
+        less: Objectives of which less is better: their rewards have the other sign.
         device: Where to compute.
         dtype: Of the base model.
 
     Raises:
-        CheckpointRefused: If a folder does not hold what it should.
+        CheckpointRefused: If a folder does not hold what it should, or an adapter of a model that
+            is built otherwise.
         InvalidRequest: If beta is not above 0, or there is no adapter.
     """
 
@@ -53,6 +59,7 @@ class AdapterMargins:
         adapters: Mapping[str, Path],
         *,
         beta: float,
+        less: Collection[str] = (),
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -61,13 +68,12 @@ class AdapterMargins:
                 f"implicit rewards need adapters and a beta above 0, got {len(adapters)} and {beta}"
             )
         for folder in adapters.values():
-            for name in (_CONFIG, _WEIGHTS):
-                if not (folder / name).is_file():
-                    raise CheckpointRefused(f"{folder} holds no adapter: {name} is missing")
-        self._beta = beta
+            check_adapter(folder)
+        self._factors = {name: -beta if name in less else beta for name in adapters}
         self._device = device or torch.device("cpu")
         self._identities = {
-            name: _identity(base, folder, f"{beta!r}, {dtype}") for name, folder in adapters.items()
+            name: _identity(base, folder, f"{self._factors[name]!r}, {dtype}")
+            for name, folder in adapters.items()
         }
         self._tokenizer = load_tokenizer(base)
         model = load_pretrained(AutoModelForCausalLM, base, what="policy", dtype=dtype)
@@ -84,7 +90,7 @@ class AdapterMargins:
         return tuple(self._adapters)
 
     def identity(self, name: str) -> str:
-        """Return a digest of base, adapter and beta."""
+        """Return a digest of base, adapter, beta and sign."""
         return self._identities[name]
 
     @torch.no_grad()
@@ -98,7 +104,7 @@ class AdapterMargins:
         base_N = self._log_probs(batch, None)
         found: dict[str, list[float | None]] = {}
         for name, adapter in self._adapters.items():
-            rewards_N = self._beta * (self._log_probs(batch, adapter) - base_N)
+            rewards_N = self._factors[name] * (self._log_probs(batch, adapter) - base_N)
             rows = dict(zip(kept, rewards_N.tolist(), strict=True))
             found[name] = [rows.get(i) for i in range(len(responses))]
         return found
@@ -173,16 +179,42 @@ def completion_log_probs(
 
 
 def _adapted(model: Any, adapters: Mapping[str, Path]) -> PeftModel:
-    (first, folder), *others = adapters.items()
-    adapted = PeftModel.from_pretrained(model, folder, adapter_name=first)
-    for name, other in others:
-        adapted.load_adapter(str(other), adapter_name=name)
+    adapted: Any = None
+    for name, folder in adapters.items():
+        try:
+            with warnings.catch_warnings():
+                # Those that are missing are told below, as an error.
+                warnings.filterwarnings("ignore", message="Found missing adapter keys")
+                if adapted is None:
+                    adapted = PeftModel.from_pretrained(model, folder, adapter_name=name)
+                else:
+                    adapted.load_adapter(str(folder), adapter_name=name)
+        except (*LOADING_ERRORS, SafetensorError) as error:
+            raise CheckpointRefused(
+                f"the adapter in {folder} does not fit the policy ({type(error).__name__}): {error}"
+            ) from error
+        _check_whole(adapted, name, folder)
     return adapted
 
 
+def _check_whole(adapted: PeftModel, name: str, folder: Path) -> None:
+    """Refuse an adapter of which the file and the model have different parts.
+
+    PEFT would fill what is missing with random numbers, and leave the rest aside.
+    """
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        given = set(file.keys())
+    held = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
+    if given != held.keys():
+        raise CheckpointRefused(
+            f"the adapter in {folder} is of another base: {min(given ^ held.keys())!r} is in one "
+            "of the adapter and the policy only; give the policy that it was trained on"
+        )
+
+
 def _identity(base: Path, adapter: Path, settings: str) -> str:
-    parts = [weight_version(base), *(file_digest(adapter / n) for n in (_CONFIG, _WEIGHTS))]
-    return hashlib.sha256("\n".join([*parts, settings]).encode()).hexdigest()
+    parts = [weight_version(base), adapter_version(adapter), settings]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

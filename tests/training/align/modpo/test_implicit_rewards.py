@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import get_peft_model
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from steerward.protocol.errors import CheckpointRefused, InvalidRequest
 from steerward.training.align.modpo.implicit_rewards import AdapterMargins, tokens_of
@@ -59,6 +60,19 @@ def test_rewards_of_adapters_are_their_own(policy: Path, adapters: dict[str, Pat
     assert first != second
 
 
+def test_less_is_better_with_the_other_sign(policy: Path, adapters: dict[str, Path]) -> None:
+    responses = [Response("Hello", "short", {})]
+    more = AdapterMargins(policy, adapters, beta=BETA)
+    less = AdapterMargins(policy, adapters, beta=BETA, less=["safety"])
+    (one,), (other,) = more.rewards(responses)["safety"], less.rewards(responses)["safety"]
+    assert one is not None
+    assert one == -(other or 0.0)
+    assert one != 0.0
+    assert more.rewards(responses)["be.brief"] == less.rewards(responses)["be.brief"]
+    assert more.identity("safety") != less.identity("safety")
+    assert more.identity("be.brief") == less.identity("be.brief")
+
+
 def test_policys_own_rewards_as_margins_give_dpo(
     policy: Path, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -101,3 +115,18 @@ def test_folders_without_adapters_are_refused(policy: Path, adapters: dict[str, 
         AdapterMargins(policy, {"safety": policy}, beta=BETA)
     with pytest.raises(InvalidRequest, match="beta above 0"):
         AdapterMargins(policy, adapters, beta=0.0)
+
+
+@pytest.mark.parametrize("changes", [{"layers": 1}, {"layers": 3}, {"width": 64}], ids=str)
+def test_adapters_of_a_model_that_is_built_otherwise_are_refused(
+    policy: Path, adapters: dict[str, Path], tmp_path: Path, changes: dict[str, int]
+) -> None:
+    """Also where PEFT would draw what is missing, or leave the rest aside."""
+    other = tmp_path / "other"
+    shutil.copytree(policy, other)
+    config = AutoConfig.from_pretrained(policy)
+    config.num_hidden_layers = changes.get("layers", config.num_hidden_layers)
+    config.hidden_size = changes.get("width", config.hidden_size)
+    AutoModelForCausalLM.from_config(config).save_pretrained(other)
+    with pytest.raises(CheckpointRefused, match="is of another base|does not fit the policy"):
+        AdapterMargins(other, adapters, beta=BETA)
