@@ -115,10 +115,10 @@ near its start. What the iterations did, on the prompts of the front
 
 {judges_table}
 
-Last, the samples of the last iteration once more, {rows_per_prompt} rows of each kind for every
-prompt. Rows of the first kind have the prompt behind two directions, and the two samples about
-which these disagree most; the policy learns to tell these apart by the direction (MAPL's loss of
-inter rows, arXiv:2505.12845, with a weight of {weight:g}). Rows of the second kind have the best
+Last, the samples of the last two iterations once more, {rows_per_prompt} rows of each kind for
+every prompt. Rows of the first kind have the prompt behind two directions, and the two samples
+about which these disagree most; the policy learns to tell these apart by the direction (MAPL's loss
+of inter rows, arXiv:2505.12845, with a weight of {weight:g}). Rows of the second kind have the best
 and the worst sample under one direction (DPO, arXiv:2305.18290). beta is {beta:g} in both.
 
 """

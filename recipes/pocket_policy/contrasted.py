@@ -39,7 +39,7 @@ from steerward.training.conditioning import Floats, standardised
 
 BETA = 0.15
 """Of DPO: higher ones hold the policy nearer to its start."""
-LAMBDA = 3.0
+LAMBDA = 2.0
 """How much rows of two directions count, against pairs under one."""
 ROWS_PER_PROMPT = 2
 """Of each kind."""

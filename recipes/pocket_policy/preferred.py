@@ -113,9 +113,10 @@ def loop_folder(work: Path, settings: RsfSettings = SETTINGS) -> Path:
 
 
 def last_samples(work: Path, settings: RsfSettings = SETTINGS) -> list[SampleRow]:
-    """Return what the policy answered in the loop's last iteration, with rewards."""
+    """Return what the policy answered in the loop's last two iterations, with rewards."""
     workspace = Workspace(loop_folder(work, settings))
-    return read_samples(workspace.iteration(settings.iterations).samples)
+    numbers = range(max(1, settings.iterations - 1), settings.iterations + 1)
+    return [row for number in numbers for row in read_samples(workspace.iteration(number).samples)]
 
 
 def _conversations(answers: Answers, path: Path, *, seed: int) -> Path:

@@ -41,8 +41,8 @@ def test_its_report_shows_that_it_can_be_steered() -> None:
         assert volumes[way] > volumes["unsteered"]
     correlation = front["rank_correlation"]
     assert min(correlation["best_of"], correlation["neighbours"]) >= 0.9
-    # Conditioning alone moves verbosity, but not at every step: the card says so.
-    assert correlation["prompt"] >= 0.75
+    # Conditioning alone, too.
+    assert correlation["prompt"] >= 0.9
     assert all(row["mean"] >= 0 for row in front["best_of_less_prompt"])
 
 
