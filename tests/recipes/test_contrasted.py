@@ -52,12 +52,14 @@ def test_more_verbosity_in_the_direction_is_told_apart_by_length_alone() -> None
     samples = [_sample(text, number=number) for number in range(30) for text in REWARDS]
     rows = [row for row in draw_contrasts(samples, seed=0) if isinstance(row, InterRow)]
     assert len(rows) == 30 * ROWS_PER_PROMPT
-    for row in rows:
+    apart = [_angle(row.prompt_with) - _angle(row.prompt) for row in rows]
+    assert all(15.0 <= abs(angle) <= 40.0 for angle in apart)
+    assert 0.3 < sum(angle > 0 for angle in apart) / len(apart) < 0.7
+    for row, angle in zip(rows, apart, strict=True):
         assert row.direction == 1
-        assert 10.0 <= _angle(row.prompt_with) - _angle(row.prompt) <= 35.0
-        # Under the more verbose direction the longer one.
-        assert row.chosen.startswith("long")
-        assert row.rejected.startswith("short")
+        more, less = ("long", "short") if angle > 0 else ("short", "long")
+        assert row.chosen.startswith(more)
+        assert row.rejected.startswith(less)
 
 
 def test_pairs_are_the_best_and_the_worst_under_their_direction() -> None:
