@@ -23,12 +23,12 @@ from steerward.protocol.alignment import (
     SCORE,
     CgpoSettings,
     GrpoSettings,
-    MaplSettings,
     ModpoSettings,
     PamaSettings,
     PolicyTraining,
 )
 from steerward.protocol.errors import InvalidRequest, NotFound
+from steerward.protocol.mapl import MaplSettings
 
 if TYPE_CHECKING:
     from steerward.training.align.columns import RewardSource
@@ -78,6 +78,11 @@ def _swept(settings: ModpoSettings, weight: float) -> ModpoSettings:
 
 def run_mapl(config: MaplPolicyConfig) -> None:
     """Align by MAPL."""
+    unused = sorted({"local", "server", "reward_model", "api_key"} & config.model_fields_set)
+    if unused and not config.logged:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        told = f"no reward is asked for, so {flags} does nothing; name objectives with --logged"
+        print(told, file=sys.stderr)
     _run_all([config], [settings_of(config, MaplSettings)], rows=config.pairs_file)
 
 

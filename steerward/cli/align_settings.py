@@ -12,11 +12,11 @@ from steerward.config import POSITIONAL, Settings
 from steerward.protocol.alignment import (
     CgpoSettings,
     GrpoSettings,
-    MaplSettings,
     ModpoSettings,
     PamaSettings,
     PolicyTraining,
 )
+from steerward.protocol.mapl import MaplSettings
 
 SettingsT = TypeVar("SettingsT", bound=PolicyTraining)
 
@@ -149,7 +149,7 @@ class MaplPolicyConfig(AlignConfig, MaplSettings):
     Examples:
       steerward align mapl pairs.jsonl --out runs/mapl
       steerward align mapl pairs.jsonl --out runs/mapl --local pocket --logged helpfulness
-        --held-out-kinds startend:quotation --held-out-kinds steerward:no_digits
+        --held-out-kinds keywords:existence --held-out-kinds steerward:words_about
       steerward align mapl pairs.jsonl --out runs/dpo --lambda-intra 0 --lambda-inter 0
     """
 

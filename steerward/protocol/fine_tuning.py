@@ -10,10 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from steerward.protocol.alignment import (
     CgpoSettings,
     GrpoSettings,
-    MaplSettings,
     ModpoSettings,
     PamaSettings,
 )
+from steerward.protocol.mapl import MaplSettings
 from steerward.protocol.rsf import RsfSettings
 from steerward.protocol.sampling import Unsupported
 from steerward.protocol.wire import AnswerModel, RequestModel, Text

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from steerward.config import ServeConfig
+from steerward.jobs.align.checks import asks_for_rewards
 from steerward.jobs.align.results import write_results
 from steerward.jobs.align.running import AlignFolder, AlignInput, AlignmentRun, AlignPorts
 from steerward.jobs.attempts import counted_attempt
@@ -124,12 +125,11 @@ class JobWork:
         rewards = ServedRewards(engine)
         if record.method == "rsf":
             rule_of(policy)
-        origin = Origin(
-            policy=record.model,
-            policy_weight_version=policy.card(variant).weight_version,
-            reward_model=rewards.name,
-            reward_weight_version=rewards.weight_version,
-        )
+        origin = Origin(record.model, policy.card(variant).weight_version)
+        if asks_for_rewards(record.settings):
+            origin = replace(
+                origin, reward_model=rewards.name, reward_weight_version=rewards.weight_version
+            )
         await in_thread(check_origin, folder, origin)
         name = fine_tuned_name(policy.name, record)
         served = ServedPolicy(policy, name=name, start=variant)
@@ -192,7 +192,7 @@ class JobWork:
                 rows=rows,
                 validation_rows=validation,
                 base=self._models.start_of(record.model, kind=settings.method),
-                reward_weight_version=task.origin.reward_weight_version,
+                reward_weight_version=task.rewards.weight_version,
                 most_candidates=self._config.max_candidates,
                 folder=task.folder,
             ),

@@ -112,7 +112,9 @@ def test_mapl_asks_no_server_where_no_objective_is_logged(
     told: Any = read_settings(out).model_extra
     assert told["held_out_kinds"] == ["punctuation:no_comma", "steerward:no_digits"]
     assert (out / "policy" / "model.safetensors").is_file()
-    assert "held-out prompts: instructions_followed +" in capsys.readouterr().out
+    told_to_people = capsys.readouterr()
+    assert "held-out prompts: instructions_followed +" in told_to_people.out
+    assert "no reward is asked for, so --server does nothing" in told_to_people.err
 
 
 def test_judges_come_from_a_file_of_tasks(

@@ -9,12 +9,13 @@ from typing import Any
 from steerward.protocol.alignment import (
     SCORE,
     CgpoSettings,
-    MaplSettings,
     ModpoSettings,
     WeightedSettings,
 )
 from steerward.protocol.errors import InvalidRequest, UnknownObjective, brief
 from steerward.protocol.fine_tuning import AlignSettings, JobMethod
+from steerward.protocol.mapl import MaplSettings
+from steerward.protocol.rsf import RsfSettings
 
 RULES = (
     "exact_answer",
@@ -72,6 +73,11 @@ def check_objectives(
                     f"{SCORE!r} for the gated score",
                     param=param,
                 )
+
+
+def asks_for_rewards(settings: RsfSettings | AlignSettings) -> bool:
+    """Return whether a job of these settings asks a reward model for anything."""
+    return not isinstance(settings, MaplSettings) or bool(settings.logged)
 
 
 def _check_logged(method: JobMethod, logged: Sequence[str]) -> None:

@@ -27,7 +27,8 @@ def remove_leftovers(folder: Path, store: JobStore) -> None:
     """
     for job in sorted(folder.iterdir()) if folder.is_dir() else ():
         files = AlignFolder(job)
-        left = [path for path in (files.rows, files.checkpoints) if path.exists()]
+        users = (files.rows, files.built_rows, files.checkpoints)
+        left = [path for path in users if path.exists()]
         if left and _has_ended(store, job.name):
             with sole_use_now(job) as is_held:
                 for path in left if is_held else ():

@@ -83,6 +83,11 @@ class AlignFolder:
         return self.run / "checkpoints"
 
     @property
+    def built_rows(self) -> Path:
+        """What MAPL builds of the rows."""
+        return self.run / "rows"
+
+    @property
     def policy(self) -> Path:
         """The policy, or its adapter, at the end."""
         return self.run / "policy"
@@ -160,7 +165,8 @@ class AlignmentRun:
             self._folder.policy,
             version,
         )
-        await in_thread(remove_folder, self._folder.rows)
+        for folder in (self._folder.rows, self._folder.built_rows):
+            await in_thread(remove_folder, folder)
         tracking.end(done.trained_tokens)
         return Aligned(self._folder.policy, version, done.trained_tokens)
 

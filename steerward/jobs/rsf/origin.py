@@ -18,8 +18,9 @@ class Origin:
 
     policy: str
     policy_weight_version: str
-    reward_model: str
-    reward_weight_version: str
+    reward_model: str | None = None
+    """None: the job asks for no rewards."""
+    reward_weight_version: str | None = None
 
 
 def read_origin(folder: Path) -> Origin | None:

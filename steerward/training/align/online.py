@@ -87,14 +87,14 @@ class OnlineRun(Runner):
     def _check_length(self, model: PreTrainedModel) -> None:
         """Refuse prompts that leave no room for a completion; nothing is cut."""
         limit = positions_of(model)
-        for place, row in enumerate([*self._rows, *self._held_out]):
+        for row in [*self._rows, *self._held_out]:
             turns = [dict(turn) for turn in row.messages]
             ids: Any = self._tokenizer.apply_chat_template(
                 turns, add_generation_prompt=True, return_dict=False
             )
             if len(ids) + self._settings.max_tokens > limit:
                 raise DatasetRefused(
-                    f"prompt {place} has {len(ids):,} tokens, and with max_tokens "
+                    f"{row.place}: the prompt has {len(ids):,} tokens, and with max_tokens "
                     f"{self._settings.max_tokens:,} that is more than the {limit:,} positions of "
                     "the policy; leave it out, or lower max_tokens"
                 )

@@ -9,8 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 
-from steerward.protocol.alignment import MaplSettings, ModpoSettings
+from steerward.protocol.alignment import ModpoSettings
 from steerward.protocol.errors import DatasetRefused
+from steerward.protocol.mapl import MaplSettings
 from steerward.training.align.online_settings import micro_batch, shared_arguments
 from steerward.training.align.policies import positions_of
 from steerward.training.align.rows import PairRow, PromptRow, read_pairs, split_held_out
@@ -35,22 +36,22 @@ class PreferenceRun(Runner):
 
     def _prompts(self, pairs: Sequence[PairRow]) -> list[PromptRow]:
         """Return the prompts of held-out pairs, as the policy is to answer them."""
-        return [PromptRow(row.messages, row.columns) for row in pairs]
+        return [PromptRow(row.messages, row.columns, row.place) for row in pairs]
 
-    def _num_rows(self) -> int:
+    def _num_rows(self) -> int | dict[str, int]:
         return len(self._rows)
 
     def _check_length(self, model: PreTrainedModel) -> None:
         """Refuse pairs that the policy cannot read whole; nothing is cut."""
         limit = positions_of(model)
-        for place, row in enumerate(self._rows):
+        for row in self._rows:
             for side, response in (("chosen", row.chosen), ("rejected", row.rejected)):
                 turns = [*map(dict, row.messages), {"role": "assistant", "content": response}]
                 ids: Any = self._tokenizer.apply_chat_template(turns, return_dict=False)
                 if len(ids) > limit:
                     raise DatasetRefused(
-                        f"pair {place} has {len(ids):,} tokens with what is {side}, and the policy "
-                        f"reads {limit:,}; leave it out"
+                        f"{row.place}: the pair has {len(ids):,} tokens with what is {side}, and "
+                        f"the policy reads {limit:,}; leave it out"
                     )
 
     def _training(self, runs: Path, *, parameters: int, num_rows: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,6 +24,8 @@ class PromptRow:
 
     messages: tuple[Mapping[str, str], ...]
     columns: Mapping[str, Any]
+    place: str = field(default="a row", compare=False)
+    """File and number of the row, as messages name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class PairRow:
     chosen: str
     rejected: str
     columns: Mapping[str, Any]
+    place: str = field(default="a row", compare=False)
+    """File and number of the row, as messages name it."""
 
 
 RowT = TypeVar("RowT", PromptRow, PairRow)
@@ -48,7 +52,7 @@ def read_prompts(path: Path) -> list[PromptRow]:
     found: list[PromptRow] = []
     for place, row in _objects(path):
         messages, columns = _prompt(row, place)
-        found.append(PromptRow(messages, columns))
+        found.append(PromptRow(messages, columns, place))
     return _some(found, path)
 
 
@@ -72,20 +76,27 @@ def read_pairs(path: Path) -> list[PairRow]:
         if chosen == rejected:
             raise DatasetRefused(f"{place}: chosen and rejected are equal; remove the row")
         rest = {key: value for key, value in columns.items() if key not in ("chosen", "rejected")}
-        found.append(PairRow(messages, chosen, rejected, rest))
+        found.append(PairRow(messages, chosen, rejected, rest, place))
     return _some(found, path)
 
 
 def split_held_out(rows: Sequence[RowT], *, num: int) -> tuple[list[RowT], list[RowT]]:
-    """Return the rows to train on, and those held out: at most a tenth.
+    """Return the rows to train on, and those held out: at most a tenth, and whole prompts.
 
-    By the rows alone, so that runs of all seeds, methods and weights are measured alike.
+    By the rows alone, so that runs of all seeds, methods and weights are measured alike. A prompt
+    with more rows than may still be held out is trained on.
     """
     num = min(num, int(len(rows) * _HELD_OUT_SHARE))
-    order = sorted(range(len(rows)), key=lambda place: _digest(rows[place], place))
-    places = set(order[:num])
-    kept = [row for place, row in enumerate(rows) if place not in places]
-    return kept, [rows[place] for place in sorted(places)]
+    prompts: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    for place, row in enumerate(rows):
+        prompt = tuple((turn["role"], turn["content"]) for turn in row.messages)
+        prompts.setdefault(prompt, []).append(place)
+    out: set[int] = set()
+    for places in sorted(prompts.values(), key=lambda some: _digest(rows[some[0]], some[0])):
+        if len(out) + len(places) <= num:
+            out.update(places)
+    kept = [row for place, row in enumerate(rows) if place not in out]
+    return kept, [rows[place] for place in sorted(out)]
 
 
 def _digest(row: PromptRow | PairRow, place: int) -> bytes:

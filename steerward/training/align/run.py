@@ -20,11 +20,11 @@ from steerward.protocol.alignment import (
     AlignMethod,
     CgpoSettings,
     GrpoSettings,
-    MaplSettings,
     ModpoSettings,
     PamaSettings,
 )
 from steerward.protocol.errors import InvalidRequest
+from steerward.protocol.mapl import MaplSettings
 from steerward.training.align.columns import RewardSource
 from steerward.training.align.measuring import RewardFunction
 from steerward.training.align.modpo.adapter_folders import adapter_version, check_adapters

@@ -106,16 +106,10 @@ class RunWriter:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        try:
-            self._settings = RunSettings.model_validate(dict(settings))
-        except ValidationError as error:
-            raise InvalidRequest(
-                f"the settings of a run: {invalid_request(error.errors()).message}"
-            ) from error
+        self._settings = _run_settings(settings)
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / SETTINGS_FILE).exists():
-            self._check_same(read_settings(folder))
+        check_folder(folder, settings)
         text = json.dumps(dict(settings), indent=2, ensure_ascii=False, default=str)
         _replace(folder / SETTINGS_FILE, text + "\n")
         for name in (LOG_FILE, EVALUATIONS_FILE):
@@ -176,19 +170,42 @@ class RunWriter:
             file.flush()
             os.fsync(file.fileno())
 
-    def _check_same(self, found: RunSettings) -> None:
-        identities = [(one.model_extra or {}).get("identity") for one in (found, self._settings)]
-        if None not in identities and identities[0] != identities[1]:
+
+def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds another run, before anything is done for this one.
+
+    Args:
+        folder: Of the run; may be missing.
+        settings: With `method`, `name` and `objectives`, and perhaps an `identity`.
+
+    Raises:
+        InvalidRequest: If these are missing, or the folder holds another run.
+    """
+    own = _run_settings(settings)
+    if not (folder / SETTINGS_FILE).exists():
+        return
+    found = read_settings(folder)
+    identities = [(one.model_extra or {}).get("identity") for one in (found, own)]
+    if None not in identities and identities[0] != identities[1]:
+        raise InvalidRequest(
+            f"{folder} holds a run with other rows, policy, rewards or settings; give another "
+            "folder, or delete it"
+        )
+    for key in ("method", "name", "objectives"):
+        if getattr(found, key) != getattr(own, key):
             raise InvalidRequest(
-                f"{self._folder} holds a run with other rows, policy, rewards or settings; give "
-                "another folder, or delete it"
+                f"{folder} holds a run with {key} {getattr(found, key)!r}, not "
+                f"{getattr(own, key)!r}; give another folder, or delete it"
             )
-        for key in ("method", "name", "objectives"):
-            if getattr(found, key) != getattr(self._settings, key):
-                raise InvalidRequest(
-                    f"{self._folder} holds a run with {key} {getattr(found, key)!r}, not "
-                    f"{getattr(self._settings, key)!r}; give another folder, or delete it"
-                )
+
+
+def _run_settings(settings: Mapping[str, Any]) -> RunSettings:
+    try:
+        return RunSettings.model_validate(dict(settings))
+    except ValidationError as error:
+        raise InvalidRequest(
+            f"the settings of a run: {invalid_request(error.errors()).message}"
+        ) from error
 
 
 def read_run(folder: Path) -> Run:

@@ -23,7 +23,7 @@ from steerward.training.align.policies import load_chat_tokenizer, save_aligned
 from steerward.training.align.recording import Recording, record
 from steerward.training.align.rows import PromptRow
 from steerward.training.align.run import AlignReport, AlignRun, RunObserver
-from steerward.training.align.run_folder import RunWriter
+from steerward.training.align.run_folder import RunWriter, check_folder
 from steerward.training.files import write_json
 from steerward.training.sft_folder import complete_checkpoint
 from steerward.training.sft_settings import device_of
@@ -69,8 +69,8 @@ class Runner(ABC):
         """Return TRL's trainer, whose checkpoints go into a folder."""
 
     @abstractmethod
-    def _num_rows(self) -> int:
-        """Return how many rows are trained on."""
+    def _num_rows(self) -> int | dict[str, int]:
+        """Return how many rows are trained on, or how many of each part."""
 
     def _build_measures(self) -> list[RewardFunction]:
         """Return what answers to held-out prompts are measured by."""
@@ -80,15 +80,21 @@ class Runner(ABC):
         """Train, measure and save."""
         runs = self._run.checkpoints
         is_first = self._state.is_main_process
-        writer = RunWriter(self._run.out, self._told()) if is_first else None
+        identity = self._work_identity()
+        check_folder(self._run.out, self._named())
+        if is_first:
+            # For what is kept from one start to the next, such as margins.
+            self._run.out.mkdir(parents=True, exist_ok=True)
         with self._state.main_process_first():
-            checkpoint = complete_checkpoint(runs, identity=self._identity)
+            checkpoint = complete_checkpoint(runs, identity=identity)
+        # Before the folder is this run's: one that is refused may come again with other settings.
         trainer = self._trainer(runs)
+        writer = RunWriter(self._run.out, self._told()) if is_first else None
         recording = Recording(
             writer,
             self._measured(trainer),
             evaluation_steps=self._run.settings.evaluation_steps,
-            identity=self._identity,
+            identity=identity,
             processes=self._state,
             observer=self._observer,
             notes=lambda: self._notes(trainer),
@@ -101,14 +107,24 @@ class Runner(ABC):
             shutil.rmtree(runs, ignore_errors=True)
         return report
 
-    def _told(self) -> dict[str, Any]:
-        """Return what the folder of the run says of it."""
+    def _work_identity(self) -> str:
+        """Return what a checkpoint must be of, for training to go on from it."""
+        return self._identity
+
+    def _named(self) -> dict[str, Any]:
+        """Return what tells the folder of this run from those of others."""
         return {
             "method": self._run.method,
             "name": self._run.name or self._run.method,
             "objectives": [one.__name__ for one in self._measures] or list(self._columns.weights),
-            "weights": dict(self._columns.weights),
             "identity": self._identity,
+        }
+
+    def _told(self) -> dict[str, Any]:
+        """Return what the folder of the run says of it, once its trainer is there."""
+        return {
+            **self._named(),
+            "weights": dict(self._columns.weights),
             "base": self._base_version,
             "reward_model": self._source_version,
             "rows": self._num_rows(),

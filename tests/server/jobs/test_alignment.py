@@ -267,6 +267,27 @@ async def test_preferences_become_a_policy_that_follows_instructions_by_mapl(
             assert error["param"].startswith(f"method.mapl{place}")
 
 
+async def test_a_job_that_asks_for_no_rewards_is_bound_to_no_reward_model(
+    tmp_path: Path, policy_folder: str
+) -> None:
+    """It could not go on when the reward model's weights were exchanged."""
+    rows = [
+        {"prompt": f"Tell me {i}.", "chosen": f"the fox, and {i}.", "rejected": f"No! Dogs {i} and"}
+        for i in range(8)
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    settings = {"min_instructions": 1, "max_instructions": 1, "max_tokens": 6, "batch_size": 8}
+    async with running_server(tmp_path / "state", policy_folder) as server:
+        job_id = await server.create_of("mapl", settings, content=content)
+        job = await server.end(job_id)
+        assert job["status"] == "succeeded", job
+        origin = json.loads((server.folder(job_id) / "origin.json").read_text())
+        assert origin["policy"] == "tiny"
+        assert origin["reward_model"] is origin["reward_weight_version"] is None
+        # What was built of the user's rows goes with them.
+        assert not (server.folder(job_id) / "run" / "rows").exists()
+
+
 async def test_margins_of_the_rows_need_no_reward_model_that_knows_them(
     tmp_path: Path, policy_folder: str
 ) -> None:

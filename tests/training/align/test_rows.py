@@ -83,3 +83,25 @@ def test_at_most_a_tenth_is_held_out_and_the_rows_alone_say_which(tmp_path: Path
         row.messages[0]["content"] for row in rows
     )
     assert split_held_out(rows, num=100) == (kept, held_out)
+    # As it was when rows were held out, and not prompts.
+    assert [row.messages[0]["content"] for row in held_out] == ["4", "5", "17", "19"]
+
+
+def test_a_prompt_is_held_out_with_all_of_its_rows(tmp_path: Path) -> None:
+    """Rows were held out one by one, with other rows of their prompts left to train on."""
+    rows = [{"prompt": f"{i // 2}", "chosen": f"yes {i}", "rejected": "no"} for i in range(80)] + [
+        {"prompt": "often", "chosen": f"{i}", "rejected": "no"} for i in range(40)
+    ]
+    pairs = read_pairs(written(tmp_path / "p.jsonl", *rows))
+    kept, held_out = split_held_out(pairs, num=9)
+    prompts = [{row.messages[0]["content"] for row in side} for side in (kept, held_out)]
+    assert not prompts[0] & prompts[1]
+    assert (len(kept), len(held_out), len(prompts[1])) == (112, 8, 4)
+    assert "often" in prompts[0]
+
+
+def test_a_row_knows_its_place_in_the_file(tmp_path: Path) -> None:
+    row = {"prompt": "a", "chosen": "x", "rejected": "y"}
+    path = written(tmp_path / "p.jsonl", row, row)
+    for read in (read_prompts, read_pairs):
+        assert [one.place for one in read(path)] == ["p.jsonl, row 0", "p.jsonl, row 1"]

@@ -12,6 +12,7 @@ Axis legend: N rows, R rows with the pairs of inter rows without instructions be
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +24,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from steerward.models.chat import ChatEncoder, Turn
 from steerward.protocol.errors import DatasetRefused, InvalidRequest
-from steerward.training.align.mapl.loss import INTER, INTRA, PREFERENCE
+from steerward.training.align.mapl.loss import INTER, INTRA, PARTS, PREFERENCE
 from steerward.training.align.mapl.rows import InterRow, IntraRow
 from steerward.training.align.rows import PairRow
 from steerward.training.sft_data import encode_example
 
+Row = PairRow | IntraRow | InterRow
+RowOrRows = Row | tuple[Row, ...]
+"""A row, or rows that are left out together if one of them is too long."""
 Conversation = tuple[Sequence[Turn], str]
 """A prompt and a response."""
 
@@ -79,7 +83,12 @@ class Encoder:
         return (ids, start) if len(ids) <= self._max_tokens else None
 
 
-def conversations_of(row: PairRow | IntraRow | InterRow) -> list[Conversation]:
+def rows_together(one: RowOrRows) -> tuple[Row, ...]:
+    """Return rows that are left out together, also where it is one."""
+    return one if isinstance(one, tuple) else (one,)
+
+
+def conversations_of(row: Row) -> list[Conversation]:
     """Return the conversations of a row, in the order of SIDES."""
     if isinstance(row, PairRow):
         return [(row.messages, row.chosen), (row.messages, row.rejected)]
@@ -104,36 +113,55 @@ class Encoded:
 
     dataset: Dataset
     left_out: int
-    """Rows with a conversation over the limit."""
+    """Rows with a conversation over the limit, and those that go with them."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows of each part."""
+        found = Counter(self.dataset["part"])
+        return {name: found[part] for part, name in enumerate(PARTS)}
 
 
-def encode_rows(rows: Sequence[PairRow | IntraRow | InterRow], encoder: Encoder) -> Encoded:
+def encode_rows(rows: Sequence[RowOrRows], encoder: Encoder) -> Encoded:
     """Return rows of any part as a data set, in their order.
+
+    Args:
+        rows: To encode; of some that belong together all fit, or all are left out.
+        encoder: With the limit.
 
     Raises:
         DatasetRefused: If none fits.
         InvalidRequest: If the chat template refuses a prompt.
     """
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    for row in rows:
-        sides = [encoder.encode(conversation) for conversation in conversations_of(row)]
-        if any(side is None for side in sides):
+    num = 0
+    for some in map(rows_together, rows):
+        num += len(some)
+        encoded = [[encoder.encode(one) for one in conversations_of(row)] for row in some]
+        if any(side is None for sides in encoded for side in sides):
             continue
-        columns["part"].append(_part(row))
-        columns["direction"].append(row.direction if isinstance(row, InterRow) else 1)
-        for place, name in enumerate(SIDES):
-            ids, start = (sides[place] if place < len(sides) else None) or ([], 0)
-            columns[f"{name}_ids"].append(ids)
-            columns[f"{name}_start"].append(start)
+        for row, sides in zip(some, encoded, strict=True):
+            _add(columns, row, sides)
     if not columns["part"]:
         raise DatasetRefused(
-            f"none of {len(rows):,} rows is short enough for max_tokens; raise it or give shorter "
+            f"none of {num:,} rows is short enough for max_tokens; raise it or give shorter "
             "conversations"
         )
-    return Encoded(Dataset.from_dict(columns), len(rows) - len(columns["part"]))
+    return Encoded(Dataset.from_dict(columns), num - len(columns["part"]))
 
 
-def _part(row: PairRow | IntraRow | InterRow) -> int:
+def _add(
+    columns: Mapping[str, list[Any]], row: Row, sides: Sequence[tuple[list[int], int] | None]
+) -> None:
+    columns["part"].append(_part(row))
+    columns["direction"].append(row.direction if isinstance(row, InterRow) else 1)
+    for place, name in enumerate(SIDES):
+        ids, start = (sides[place] if place < len(sides) else None) or ([], 0)
+        columns[f"{name}_ids"].append(ids)
+        columns[f"{name}_start"].append(start)
+
+
+def _part(row: Row) -> int:
     if isinstance(row, PairRow):
         return PREFERENCE
     return INTRA if isinstance(row, IntraRow) else INTER

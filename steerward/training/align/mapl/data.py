@@ -10,21 +10,33 @@ import random
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
 from steerward.instructions import KINDS
 from steerward.protocol.errors import DatasetRefused, InvalidRequest, SteerwardError, brief
+from steerward.protocol.mapl import MaplSettings
 from steerward.training.align.mapl.inter import build_inter
 from steerward.training.align.mapl.intra import build_intra
-from steerward.training.align.mapl.rows import InterRow, IntraRow, is_true
+from steerward.training.align.mapl.rows import InterRow, IntraRow, is_true, write_rows
+from steerward.training.align.mapl.settings import MaplConfig
 from steerward.training.align.rows import PairRow
+from steerward.training.files import write_json
 
 SIZES = (2, 4)
 """Instructions in a prompt, least and most; the paper's are not published, these are ours."""
 MIN_SHARE = 0.1
 """Share of the pairs that must give rows of each part; ours."""
+
+ROWS_FOLDER = "rows"
+"""Of built rows, in the folder of a run."""
+BUILT = ("intra", "inter")
+"""Parts whose rows are built of pairs."""
+UNDRAWN = frozenset({"combination:repeat_prompt"})
+"""Kinds of which no instruction is ever drawn: a response alone does not say whether it meets it.
+"""
 
 RowT = TypeVar("RowT", IntraRow, InterRow)
 
@@ -48,7 +60,11 @@ class BuiltRows:
 
 
 def split_kinds(
-    held_out: Collection[str] = (), *, share: float = 0.0, seed: int = 0
+    held_out: Collection[str] = (),
+    *,
+    share: float = 0.0,
+    seed: int = 0,
+    never: Collection[str] = (),
 ) -> tuple[list[str], list[str]]:
     """Return the kinds of instructions to train on, and those held out.
 
@@ -56,13 +72,16 @@ def split_kinds(
         held_out: Kinds to hold out.
         share: Where none is named, the share of all kinds that is drawn.
         seed: Of that draw.
+        never: Kinds that are not among those which are drawn, such as `UNDRAWN`.
 
     Raises:
         InvalidRequest: If a kind is not known, or none is left to train on.
     """
     names = sorted(KINDS)
     _check_known(held_out)
-    out = set(held_out) or set(random.Random(seed).sample(names, round(share * len(names))))
+    pool = [name for name in names if name not in never]
+    num = min(round(share * len(names)), len(pool))
+    out = set(held_out) or set(random.Random(seed).sample(pool, num))
     if len(out) == len(names):
         raise InvalidRequest(
             f"all {len(names)} kinds of instructions are held out; leave some to train on"
@@ -77,6 +96,7 @@ def build_rows(
     sizes: tuple[int, int] = SIZES,
     seed: int = 0,
     min_share: float = MIN_SHARE,
+    parts: Collection[str] = BUILT,
     title: str = "rows",
 ) -> BuiltRows:
     """Return intra and inter rows of original pairs.
@@ -88,7 +108,8 @@ def build_rows(
         kinds: Of instructions to draw from; default: all. Those held out are left out here.
         sizes: Least and most instructions in a prompt.
         seed: Of all draws.
-        min_share: Share of the pairs below which either part is refused.
+        min_share: Share of the pairs below which a part is refused.
+        parts: To build, of `BUILT`; the rows of one are the same with and without the other.
         title: Of the progress bar, which is drawn on a terminal only.
 
     Raises:
@@ -99,11 +120,13 @@ def build_rows(
     names = sorted(KINDS if kinds is None else set(kinds))
     _check_known(names)
     _check_sizes(sizes, len(names))
-    builder = _Builder(names, sizes, seed)
-    unique = _unique(pairs)
+    builder = _Builder(names, sizes=sizes, seed=seed, parts=parts)
+    unique = _unique(pairs) if parts else []
     for place, pair in enumerate(tqdm(unique, desc=title, unit="pair", disable=None)):
         builder.add(pair, place)
-    for part, rows in (("intra", builder.intra), ("inter", builder.inter)):
+    for part, rows in zip(BUILT, (builder.intra, builder.inter), strict=True):
+        if part not in parts:
+            continue
         if not rows or len(rows) < 2 * min_share * len(unique):
             raise TooFewRows(
                 f"{len(rows) // 2} of {len(unique)} pairs gave {part} rows with {sizes[0]} to "
@@ -111,15 +134,18 @@ def build_rows(
                 "pairs whose responses differ more, more kinds, or fewer instructions a prompt"
             )
     left_out = Counter(builder.left_out)
-    left_out["the same pair twice"] = len(pairs) - len(unique)
+    left_out["the same pair twice"] = len(pairs) - len(unique) if parts else 0
     return BuiltRows(builder.intra, builder.inter, +left_out)
 
 
 class _Builder:
-    def __init__(self, kinds: Sequence[str], sizes: tuple[int, int], seed: int) -> None:
+    def __init__(
+        self, kinds: Sequence[str], *, sizes: tuple[int, int], seed: int, parts: Collection[str]
+    ) -> None:
         self._kinds = kinds
         self._sizes = sizes
         self._seed = seed
+        self._parts = parts
         self._known: set[Hashable] = set()
         self.intra: list[IntraRow] = []
         self.inter: list[InterRow] = []
@@ -127,8 +153,12 @@ class _Builder:
 
     def add(self, pair: PairRow, place: int) -> None:
         order = random.Random(f"{self._seed}/{place}")
-        self._keep(self._intra(pair, order), self.intra, part="intra")
-        self._keep(self._inter(pair, order), self.inter, part="inter")
+        # Drawn in any case: inter rows depend on where it leaves the order.
+        intra = self._intra(pair, order)
+        if "intra" in self._parts:
+            self._keep(intra, self.intra, part="intra")
+        if "inter" in self._parts:
+            self._keep(self._inter(pair, order), self.inter, part="inter")
 
     def _intra(self, pair: PairRow, order: random.Random) -> list[IntraRow | None]:
         return [
@@ -162,6 +192,51 @@ class _Builder:
                 )
         self._known |= keys
         kept += rows
+
+
+def parts_of(settings: MaplConfig | MaplSettings) -> tuple[str, ...]:
+    """Return the parts that count, of those whose rows are built."""
+    weights = (settings.lambda_intra, settings.lambda_inter)
+    return tuple(part for part, weight in zip(BUILT, weights, strict=True) if weight)
+
+
+def build_as_set(
+    pairs: Sequence[PairRow],
+    settings: MaplConfig | MaplSettings,
+    *,
+    kinds: Sequence[str],
+    parts: Collection[str] = BUILT,
+    title: str = "rows",
+) -> BuiltRows:
+    """Return the rows that settings ask for; see `build_rows`."""
+    return build_rows(
+        pairs,
+        kinds=kinds,
+        sizes=(settings.min_instructions, settings.max_instructions),
+        seed=settings.seed,
+        min_share=settings.min_rows_share,
+        parts=parts,
+        title=title,
+    )
+
+
+def in_twos(rows: Sequence[RowT]) -> list[tuple[RowT, RowT]]:
+    """Return built rows as those that stand or fall together: one of each end of a pair."""
+    return list(zip(rows[::2], rows[1::2], strict=True))
+
+
+def write_built(folder: Path, built: BuiltRows, *, name: str) -> None:
+    """Write rows into the folder of a run, and which pairs gave none.
+
+    Args:
+        folder: Of the run.
+        built: The rows.
+        name: What they are for, the first part of the files' names.
+    """
+    rows = folder / ROWS_FOLDER
+    write_rows(rows / f"{name}-intra.jsonl", built.intra)
+    write_rows(rows / f"{name}-inter.jsonl", built.inter)
+    write_json(rows / f"{name}.json", {"pairs_left_out": dict(built.left_out)})
 
 
 def _kinds(row: IntraRow | InterRow) -> list[str]:

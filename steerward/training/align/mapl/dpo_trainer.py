@@ -41,6 +41,7 @@ _LEFT_OUT: dict[str, Any] = {
     "f_divergence_type": "reverse_kl",
     "ld_alpha": None,
     "use_weighting": False,
+    "label_smoothing": 0.0,
     # Their place is in columns of pairs; inter rows are two pairs.
     "precompute_ref_log_probs": False,
 }
@@ -130,8 +131,9 @@ class MaplDPOTrainer(DPOTrainer):
     def _log_tokens(self, attention_mask: Tensor) -> None:
         model: Any = self.model
         gathered: Any = self.accelerator.gather_for_metrics(attention_mask.sum())
+        size: Any = self._tp_size
         if model.training:
-            self._total_train_tokens += int(gathered.sum()) // self._tp_size
+            self._total_train_tokens += int(gathered.sum()) // size
         self._metrics[self._mode]["num_tokens"] = [self._total_train_tokens]
 
     @property

@@ -13,8 +13,14 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from steerward.protocol.errors import DatasetRefused, TrainingFailed
-from steerward.training.align.mapl.batch import Conversation, Encoder
-from steerward.training.align.mapl.rows import InterRow, IntraRow
+from steerward.training.align.mapl.batch import (
+    Conversation,
+    Encoder,
+    Row,
+    RowOrRows,
+    rows_together,
+)
+from steerward.training.align.mapl.rows import IntraRow
 from steerward.training.align.rows import PairRow
 
 ORIGINAL, INTER, INTRA = "original_pairs", "followed_instructions", "told_prompts_apart"
@@ -50,7 +56,8 @@ class HeldOutRows:
     """Rows to be right about.
 
     Args:
-        rows: Original pairs, inter rows and intra rows.
+        rows: Original pairs, inter rows and intra rows; of some that belong together all are short
+            enough, or all are left out.
         encoder: As in training.
         padding: Token to pad with.
         batch_size: Conversations in a forward pass.
@@ -61,23 +68,29 @@ class HeldOutRows:
 
     def __init__(
         self,
-        rows: Sequence[PairRow | IntraRow | InterRow],
+        rows: Sequence[RowOrRows],
         encoder: Encoder,
         *,
         padding: int,
         batch_size: int,
     ) -> None:
-        found = (_item(row, encoder) for row in rows)
-        self._items = [item for item in found if item is not None]
-        self.left_out = len(rows) - len(self._items)
-        """Rows with a conversation over the encoder's limit."""
+        self._items: list[_Item] = []
+        self.left_out = 0
+        """Rows with a conversation over the encoder's limit, and those that go with them."""
+        for some in map(rows_together, rows):
+            items = [_item(row, encoder) for row in some]
+            kept = [item for item in items if item is not None]
+            if len(kept) == len(items):
+                self._items += kept
+            else:
+                self.left_out += len(items)
         self._padding = padding
         self._batch_size = batch_size
         for name in COLUMNS:
             if not any(item.column == name for item in self._items):
                 raise DatasetRefused(
-                    f"of {len(rows)} held-out rows, none of {name!r} is short enough for "
-                    "max_tokens; raise it, or hold out more"
+                    f"of {self.left_out + len(self._items)} held-out rows, none of {name!r} is "
+                    "short enough for max_tokens; raise it, or hold out more"
                 )
 
     def measure(self, model: Any) -> Accuracies:
@@ -118,7 +131,7 @@ class HeldOutRows:
         return [found[place] for place in range(len(texts))]
 
 
-def _item(row: PairRow | IntraRow | InterRow, encoder: Encoder) -> _Item | None:
+def _item(row: Row, encoder: Encoder) -> _Item | None:
     column, sides = _sides(row)
     encoded = [encoder.encode(side) for side in sides]
     if encoded[0] is None or encoded[1] is None:
@@ -127,7 +140,7 @@ def _item(row: PairRow | IntraRow | InterRow, encoder: Encoder) -> _Item | None:
     return _Item(column, (encoded[0][0], encoded[1][0]), (len(first), len(second)))
 
 
-def _sides(row: PairRow | IntraRow | InterRow) -> tuple[str, tuple[Conversation, Conversation]]:
+def _sides(row: Row) -> tuple[str, tuple[Conversation, Conversation]]:
     if isinstance(row, PairRow):
         return ORIGINAL, ((row.messages, row.chosen), (row.messages, row.rejected))
     if isinstance(row, IntraRow):

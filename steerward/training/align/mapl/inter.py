@@ -42,7 +42,7 @@ def build_inter(
     for kind in order.sample(kinds, len(kinds)):
         if len(found) == size:
             break
-        one = _parting(kind, meets, violates, order)
+        one = parting(kind, meets, violates, order)
         if one is not None and not any(conflicts(one, other) for other in found):
             found.append(one)
     if len(found) < sizes[0]:
@@ -58,8 +58,15 @@ def build_inter(
     )
 
 
-def _parting(kind: str, meets: str, violates: str, order: random.Random) -> Instruction | None:
-    """Return an instruction of a kind that one response meets and the other violates."""
+def parting(kind: str, meets: str, violates: str, order: random.Random) -> Instruction | None:
+    """Return an instruction that one response meets and the other violates, or None without one.
+
+    Args:
+        kind: Of the instruction.
+        meets: The one response.
+        violates: The other.
+        order: Random numbers.
+    """
     for _ in range(_TRIES):
         of_meets = draw(kind, meets, met=True, order=order)
         if of_meets is not None and not of_meets.is_met(violates):

@@ -96,8 +96,9 @@ class MaplRewardTrainer(RewardTrainer):
         model: Any = self.model
         gather: Any = self.accelerator.gather
         tokens: Any = self.accelerator.gather_for_metrics(mask.sum())
+        size: Any = self._tp_size
         if model.training:
-            self._total_train_tokens += int(tokens.sum()) // self._tp_size
+            self._total_train_tokens += int(tokens.sum()) // size
         metrics = self._metrics["train" if model.training else "eval"]
         metrics["num_tokens"] = [self._total_train_tokens]
         found = part_metrics(losses_N, gaps_N, parts_N=parts_N, gather=gather)

@@ -6,6 +6,7 @@ row is an original pair behind a prompt with instructions that one end meets and
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -94,6 +95,14 @@ def write_rows(path: Path, rows: Iterable[IntraRow] | Iterable[InterRow]) -> Non
         for row in rows:
             file.write(json.dumps(_written(row), ensure_ascii=False) + "\n")
     os.replace(temporary, path)
+
+
+def rows_digest(rows: Iterable[IntraRow | InterRow]) -> str:
+    """Return what rows must have in common to be the same."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(_written(row), sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def read_intra_rows(path: Path) -> list[IntraRow]:

@@ -26,7 +26,13 @@ from steerward.models.pretrained import load_tokenizer, read_config
 from steerward.models.source import resolve_source, weight_version
 from steerward.protocol.errors import CheckpointRefused, DatasetRefused
 from steerward.training.align.mapl.batch import Encoded, Encoder, encode_rows
-from steerward.training.align.mapl.data import BuiltRows, build_rows, split_kinds
+from steerward.training.align.mapl.data import (
+    build_as_set,
+    in_twos,
+    parts_of,
+    split_kinds,
+    write_built,
+)
 from steerward.training.align.mapl.evaluate import COLUMNS, HeldOutRows
 from steerward.training.align.mapl.model import (
     adapter_of,
@@ -36,19 +42,18 @@ from steerward.training.align.mapl.model import (
 )
 from steerward.training.align.mapl.progress import Progress
 from steerward.training.align.mapl.reward_trainer import MaplRewardTrainer
-from steerward.training.align.mapl.rows import InterRow, IntraRow, write_rows
+from steerward.training.align.mapl.rows import rows_digest
 from steerward.training.align.mapl.settings import MaplConfig
 from steerward.training.align.mapl.trainer_settings import trainer_settings
 from steerward.training.align.rows import PairRow, read_pairs
 from steerward.training.align.run_folder import SETTINGS_FILE, RunWriter, read_settings
-from steerward.training.files import file_digest, write_json
+from steerward.training.files import file_digest
 from steerward.training.sft_folder import complete_checkpoint
 
 Told = Callable[[int, dict[str, float]], None]
 """Called with the number of a step and what is logged of it, in the first process."""
 
 MODEL_FOLDER = "model"
-ROWS_FOLDER = "rows"
 _CHECKPOINTS = "checkpoints"
 # Change no weight, or their content is compared, wherever it lies.
 _FREE_TO_CHANGE = {
@@ -66,6 +71,8 @@ class _Prepared:
     padding: int
     encoded: Encoded
     held_out: HeldOutRows
+    rows_digest: str
+    """Of what was built, to learn from and to measure on."""
     told: dict[str, Any]
     """About the rows, for the settings of the run."""
 
@@ -90,16 +97,19 @@ def train_mapl(settings: MaplConfig, *, told: Told | None = None) -> Path:
     prepared = _prepare(settings, folder)
     state = PartialState()
     runs = settings.out / _CHECKPOINTS
+    # Another version may draw other instructions.
+    work = hashlib.sha256(f"{identity} {prepared.rows_digest}".encode()).hexdigest()
+    with state.main_process_first():
+        checkpoint = complete_checkpoint(runs, identity=work)
+    # Before the folder is this run's: one that is refused may come again with other settings.
+    trainer = _trainer(settings, prepared, runs)
     described = _described(settings, prepared, identity)
     writer = RunWriter(settings.out, described) if state.is_main_process else None
-    with state.main_process_first():
-        checkpoint = complete_checkpoint(runs, identity=identity)
     if writer is not None:
         writer.drop_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
-    trainer = _trainer(settings, prepared, runs)
     # Standard output is the caller's.
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress(writer, prepared.held_out, settings, identity, told))
+    trainer.add_callback(Progress(writer, prepared.held_out, settings, work, told))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     # All processes give their part of the weights; one writes.
     weights: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped)
@@ -142,18 +152,21 @@ def _prepare(settings: MaplConfig, folder: Path) -> _Prepared:
     kinds, kinds_out = split_kinds(
         settings.held_out_kinds, share=settings.held_out_kinds_share, seed=settings.seed
     )
-    built = _build(settings, learned, kinds, "rows to learn from")
-    built_out = _build(settings, measured, kinds_out, "rows to measure on")
-    _write(settings.out / ROWS_FOLDER, built, "train")
-    _write(settings.out / ROWS_FOLDER, built_out, "held-out")
+    built = build_as_set(
+        learned, settings, kinds=kinds, parts=parts_of(settings), title="rows to learn from"
+    )
+    built_out = build_as_set(measured, settings, kinds=kinds_out, title="rows to measure on")
+    if PartialState().is_main_process:
+        write_built(settings.out, built, name="train")
+        write_built(settings.out, built_out, name="held-out")
     tokenizer = load_tokenizer(folder)
     positions = read_config(folder).get("max_position_embeddings") or settings.max_tokens
     encoder = Encoder(ChatEncoder(tokenizer), max_tokens=min(settings.max_tokens, int(positions)))
-    encoded = encode_rows(_parts(settings, learned, built), encoder)
+    encoded = encode_rows([*learned, *in_twos(built.intra), *in_twos(built.inter)], encoder)
     padding = padding_token(tokenizer, {ids[-1] for ids in encoded.dataset["chosen_ids"]})
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
     held_out = HeldOutRows(
-        [*measured, *built_out.inter, *built_out.intra],
+        [*measured, *in_twos(built_out.inter), *in_twos(built_out.intra)],
         encoder,
         padding=padding,
         batch_size=2 * settings.batch_size,
@@ -162,41 +175,12 @@ def _prepare(settings: MaplConfig, folder: Path) -> _Prepared:
         "kinds": kinds,
         "held_out_kinds": kinds_out,
         "pairs": {"learned": len(learned), "held_out": len(measured)},
-        "rows": {"intra": len(built.intra), "inter": len(built.inter)},
+        "rows": encoded.counts,
         "left_out": {**built.left_out, "over max_tokens": encoded.left_out},
         "held_out_left_out": {**built_out.left_out, "over max_tokens": held_out.left_out},
     }
-    return _Prepared(folder, tokenizer, padding, encoded, held_out, told)
-
-
-def _build(
-    settings: MaplConfig, pairs: Sequence[PairRow], kinds: Sequence[str], title: str
-) -> BuiltRows:
-    return build_rows(
-        pairs,
-        kinds=kinds,
-        sizes=(settings.min_instructions, settings.max_instructions),
-        seed=settings.seed,
-        min_share=settings.min_rows_share,
-        title=title,
-    )
-
-
-def _parts(
-    settings: MaplConfig, pairs: Sequence[PairRow], built: BuiltRows
-) -> list[PairRow | IntraRow | InterRow]:
-    return [
-        *pairs,
-        *(built.intra if settings.lambda_intra else []),
-        *(built.inter if settings.lambda_inter else []),
-    ]
-
-
-def _write(folder: Path, built: BuiltRows, name: str) -> None:
-    if PartialState().is_main_process:
-        write_rows(folder / f"{name}-intra.jsonl", built.intra)
-        write_rows(folder / f"{name}-inter.jsonl", built.inter)
-        write_json(folder / f"{name}.json", {"pairs_left_out": dict(built.left_out)})
+    digest = rows_digest([*built.intra, *built.inter, *built_out.intra, *built_out.inter])
+    return _Prepared(folder, tokenizer, padding, encoded, held_out, digest, told)
 
 
 def _trainer(settings: MaplConfig, prepared: _Prepared, runs: Path) -> MaplRewardTrainer:

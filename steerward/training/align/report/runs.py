@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 from steerward.protocol.errors import DatasetRefused, InvalidRequest, UnknownObjective, brief
 from steerward.training.align.run_folder import Run, read_run
 
+# Instructions are part of the prompts that MAPL is measured on.
+_ASKED = (
+    ", and to runs of MAPL the same held_out_kinds, held_out_kinds_share, min_instructions, "
+    "max_instructions and max_tokens; what it is compared with is mapl with both weights 0"
+)
+
 Floats = NDArray[np.float64]
 
 
@@ -64,18 +70,7 @@ def read_runs(folders: Sequence[Path], objectives: Sequence[str] | None) -> list
     _check_objectives(runs, objectives)
     first = runs[0]
     for run in runs:
-        counts = [len(one.evaluations[0].characters) for one in (first, run)]
-        if counts[0] != counts[1]:
-            raise InvalidRequest(
-                f"{run.folder} was evaluated on {counts[1]} prompts, {first.folder} on "
-                f"{counts[0]}; only runs with the same held-out prompts can be compared"
-            )
-        digests = {(one.settings.model_extra or {}).get("held_out_digest") for one in (first, run)}
-        if None not in digests and len(digests) > 1:
-            raise InvalidRequest(
-                f"{run.folder} was evaluated on other held-out prompts than {first.folder}; give "
-                "the same validation file to both"
-            )
+        _check_prompts(first, run)
     return runs
 
 
@@ -92,6 +87,24 @@ def pooled(runs: Sequence[Run], objectives: Sequence[str]) -> list[PooledRun]:
     for (_, name), group in groups.items():
         _check_group(name, group)
     return [_pool(group, objectives) for group in groups.values()]
+
+
+def _check_prompts(first: Run, run: Run) -> None:
+    """Refuse runs that were measured on other prompts."""
+    asked = _ASKED if "mapl" in {one.settings.method for one in (first, run)} else ""
+    counts = [len(one.evaluations[0].characters) for one in (first, run)]
+    if counts[0] != counts[1]:
+        raise InvalidRequest(
+            f"{run.folder} was evaluated on {counts[1]} prompts, {first.folder} on {counts[0]}; "
+            "only runs with the same held-out prompts can be compared: give the same validation "
+            f"file and evaluation_prompts to both{asked}"
+        )
+    digests = {(one.settings.model_extra or {}).get("held_out_digest") for one in (first, run)}
+    if None not in digests and len(digests) > 1:
+        raise InvalidRequest(
+            f"{run.folder} was evaluated on other held-out prompts than {first.folder}; give the "
+            f"same validation file to both{asked}"
+        )
 
 
 def _check_objectives(runs: Sequence[Run], objectives: Sequence[str] | None) -> None:

@@ -2,7 +2,8 @@
 
     python -m tests.training.align.mapl.process policy|reward BASE FOLDER
 
-Rows of its rank have other numbers of conversations than those of the other.
+The reference of the policy lies beside BASE. Rows of its rank have other numbers of conversations
+than those of the other.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def trainer_of(kind: str, base: Path, work: Path, **settings: Any) -> Any:
     if kind == "policy":
         return MaplDPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(base),
-            ref_model=AutoModelForCausalLM.from_pretrained(base),
+            ref_model=AutoModelForCausalLM.from_pretrained(base.with_name("reference")),
             args=DPOConfig(**given),
             train_dataset=encode_rows(rows, policy_encoder(base)).dataset,
             processing_class=load_tokenizer(base),

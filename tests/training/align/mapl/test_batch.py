@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,17 @@ def test_long_rows_are_left_out_and_counted_and_never_cut(base: Path) -> None:
     assert len(fewer.dataset) == len(ROWS) - 1
     with pytest.raises(DatasetRefused, match="none of 6 rows"):
         encode_rows(ROWS, reward_encoder(base, max_tokens=2))
+
+
+def test_of_rows_that_belong_together_all_fit_or_none(base: Path) -> None:
+    """One end of a pair alone would teach that it is good, whatever the prompt asks."""
+    long = replace(INTRA_ROWS[1], response="Drops of water. " * 9)
+    rows = [(INTRA_ROWS[0], long), PAIRS[0]]
+    whole = encode_rows(rows, reward_encoder(base))
+    assert (whole.left_out, whole.counts) == (0, {"preference": 1, "intra": 2, "inter": 0})
+    longest = max(len(ids) for ids in whole.dataset["rejected_ids"])
+    fewer = encode_rows(rows, reward_encoder(base, max_tokens=longest - 20))
+    assert (fewer.left_out, fewer.counts) == (2, {"preference": 1, "intra": 0, "inter": 0})
 
 
 def test_padding_that_ends_a_conversation_is_refused(base: Path) -> None:

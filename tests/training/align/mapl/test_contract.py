@@ -20,6 +20,7 @@ _OVERRIDDEN = {
     MaplRewardTrainer: {"compute_loss", "_set_signature_columns_if_needed"},
     MaplDPOTrainer: {"_compute_loss", "_prepare_dataset", "_set_signature_columns_if_needed"},
 }
+_TOKENS = "self._total_train_tokens += num_tokens_in_batch // self._tp_size"
 
 
 def test_overridden_methods_are_these() -> None:
@@ -49,18 +50,25 @@ def test_reward_trainer_takes_columns_of_ids_for_processed() -> None:
 def test_losses_use_these_attributes() -> None:
     source = inspect.getsource(DPOTrainer._compute_loss)
     for name in (
-        "self.precompute_ref_logps",
-        'inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]',
-        "outputs.log_probs",
+        "outputs = model(**model_kwargs, labels=labels, fused_lm_head=True)",
+        "outputs.log_probs[:, -seq_len:]",
+        'model_kwargs["output_router_logits"] = True',
         "self.aux_loss_enabled",
         "self.router_aux_loss_coef",
         "self.beta",
         'self._metrics[mode]["rewards/accuracies"].append',
         'self._metrics[mode]["rewards/margins"].append',
+        'self._metrics[mode]["rewards/chosen"].append',
+        'self._metrics[mode]["logps/chosen"].append',
+        _TOKENS,
     ):
         assert name in source
     source = inspect.getsource(RewardTrainer.compute_loss)
-    for name in ('self._metrics[mode]["accuracy"].append', 'self._metrics[mode]["margin"].append'):
+    for name in (
+        'self._metrics[mode]["accuracy"].append',
+        'self._metrics[mode]["margin"].append',
+        _TOKENS,
+    ):
         assert name in source
 
 
@@ -73,6 +81,7 @@ def test_options_that_are_refused_have_these_defaults() -> None:
         "ld_alpha": None,
         "use_weighting": False,
         "precompute_ref_log_probs": False,
+        "label_smoothing": 0.0,
     }.items():
         assert defaults[name].default == value
     fields = {field.name for field in dataclasses.fields(RewardConfig)}

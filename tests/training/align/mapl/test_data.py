@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import random
 from itertools import combinations
+from typing import Any
 
 import pytest
 
-from steerward.instructions import KINDS, conflicts
+from steerward.instructions import KINDS, conflicts, draw
 from steerward.protocol.errors import InvalidRequest
-from steerward.training.align.mapl.data import BuiltRows, TooFewRows, build_rows, split_kinds
+from steerward.training.align.mapl.data import (
+    BUILT,
+    UNDRAWN,
+    BuiltRows,
+    TooFewRows,
+    build_rows,
+    split_kinds,
+)
 from steerward.training.align.mapl.rows import InterRow, IntraRow, is_followed_better
 from steerward.training.align.rows import PairRow
 
@@ -140,6 +148,43 @@ def test_share_of_kinds_is_drawn_by_the_seed() -> None:
     assert not set(training) & set(out)
     assert split_kinds(share=0.25, seed=1) == (training, out)
     assert split_kinds(share=0.25, seed=2)[1] != out
+
+
+def test_kinds_that_are_never_drawn_are_not_held_out_unless_they_are_named() -> None:
+    for seed in range(20):
+        training, out = split_kinds(share=0.25, seed=seed, never=UNDRAWN)
+        assert len(out) == round(0.25 * len(KINDS))
+        assert set(training) >= UNDRAWN
+    assert split_kinds(UNDRAWN, never=UNDRAWN)[1] == sorted(UNDRAWN)
+
+
+def test_no_instruction_of_these_kinds_is_ever_drawn(pairs: list[PairRow]) -> None:
+    order = random.Random(0)
+    for kind in UNDRAWN:
+        for met in (True, False):
+            assert not any(draw(kind, one.chosen, met=met, order=order) for one in pairs)
+
+
+@pytest.mark.parametrize("part", BUILT)
+def test_one_part_is_built_without_the_other(
+    built: BuiltRows, pairs: list[PairRow], part: str
+) -> None:
+    """A part that does not count was refused for too few rows of it."""
+    alone = build_rows(pairs, seed=3, parts=[part])
+    other = next(name for name in BUILT if name != part)
+    assert getattr(alone, part) == getattr(built, part)
+    assert getattr(alone, other) == []
+    assert build_rows(pairs, seed=3, parts=[]) == BuiltRows([], [], {})
+
+
+def test_a_part_that_is_not_built_may_have_too_few_rows() -> None:
+    turns = ({"role": "user", "content": "Question"},)
+    # One meets what the other meets: nothing parts them, and intra rows need no other response.
+    pairs = [PairRow(turns, f"a {word}", f"b {word}", {}) for word in ("red", "blue", "green")]
+    options: dict[str, Any] = {"kinds": ["length_constraints:number_words"], "sizes": (1, 1)}
+    with pytest.raises(TooFewRows, match="gave inter rows"):
+        build_rows(pairs, **options)
+    assert build_rows(pairs, **options, parts=["intra"]).intra
 
 
 def test_unknown_kind_is_refused(pairs: list[PairRow]) -> None:

@@ -76,6 +76,23 @@ def _rewards(model: Any, reference: Any, base: Path, row: Any) -> list[Any]:
     return found
 
 
+def _direct_loss(
+    model: Any, reference: Any, base: Path, *, lambda_intra: float = 1.0, lambda_inter: float = 1.0
+) -> Any:
+    def of(row: Any) -> list[Any]:
+        return _rewards(model, reference, base, row)
+
+    pairs = [-logsigmoid(a - b) for a, b in map(of, PAIRS)]
+    intra = [-logsigmoid(a - b) for a, b in map(of, INTRA)]
+    inter = [
+        -logsigmoid(row.direction * ((a - b) - (c - d)))
+        for row in INTER
+        for a, b, c, d in [of(row)]
+    ]
+    means = [torch.stack(part).mean() for part in (pairs, intra, inter)]
+    return means[0] + lambda_intra * means[1] + lambda_inter * means[2]
+
+
 def _model(trainer: MaplDPOTrainer) -> Any:
     return trainer.model
 
@@ -94,19 +111,7 @@ def test_gradients_are_those_of_direct_autograd(
     loss.backward()
     found = gradients(model)
     model.zero_grad()
-
-    def of(row: Any) -> list[Any]:
-        return _rewards(model, trainer.ref_model, base, row)
-
-    pairs = [-logsigmoid(a - b) for a, b in map(of, PAIRS)]
-    intra = [-logsigmoid(a - b) for a, b in map(of, INTRA)]
-    inter = [
-        -logsigmoid(row.direction * ((a - b) - (c - d)))
-        for row in INTER
-        for a, b, c, d in [of(row)]
-    ]
-    means = [torch.stack(part).mean() for part in (pairs, intra, inter)]
-    expected = means[0] + 0.5 * means[1] + 2.0 * means[2]
+    expected = _direct_loss(model, trainer.ref_model, base, lambda_intra=0.5, lambda_inter=2.0)
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found, gradients(model), rtol=1e-4, atol=1e-5)
@@ -158,10 +163,42 @@ def test_training_learns_and_logs_each_part(base: Path, tmp_path: Path) -> None:
 def test_adapter_is_compared_with_its_base(base: Path, tmp_path: Path) -> None:
     adapter = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
     trainer = _trainer(base, ROWS, tmp_path, peft_config=adapter)
-    loss = trainer.compute_loss(_model(trainer), _batch(trainer))
-    assert loss.item() == pytest.approx(3 * math.log(2), rel=1e-5)
+    model = _model(trainer)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            # They begin at 0, where the adapter is its base.
+            torch.nn.init.normal_(parameter, std=0.3)
+    batch = _batch(trainer)
+    loss = trainer.compute_loss(model, batch)
     loss.backward()
-    assert any("lora" in name for name in gradients(trainer.model))
+    found = gradients(model)
+    model.zero_grad()
+    reference = AutoModelForCausalLM.from_pretrained(base)
+    expected = _direct_loss(model, reference, base)
+    expected.backward()
+    assert loss.item() != pytest.approx(3 * math.log(2), rel=1e-2)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    assert found
+    assert all("lora" in name for name in found)
+    torch.testing.assert_close(found, gradients(model), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_logged_of_pairs_is_of_original_pairs_alone(
+    base: Path, reference: Path, tmp_path: Path
+) -> None:
+    """TRL's means were over the sides of intra and inter rows, too."""
+    trainer = _trainer(base, ROWS, tmp_path, reference=reference)
+    model = _model(trainer).train()
+    trainer.compute_loss(model, _batch(trainer))
+    rewards = [_rewards(model, trainer.ref_model, base, row) for row in PAIRS]
+    logged = {name: values[0] for name, values in trainer._metrics["train"].items()}
+    for place, side in enumerate(("chosen", "rejected")):
+        mean = sum(row[place].item() for row in rewards) / len(PAIRS)
+        assert logged[f"rewards/{side}"] == pytest.approx(mean, rel=1e-4)
+    assert logged["rewards/margins"] == logged["preference/margin"]
+    assert {name for name in logged if "/" not in name} == {"num_tokens"}
+    assert not any(name.startswith("logits/") for name in logged)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ from tests.training.align.mapl.samples import (
     INTER as INTER_ROWS,
 )
 from tests.training.align.mapl.samples import (
+    INTRA as INTRA_ROWS,
+)
+from tests.training.align.mapl.samples import (
     PAIRS,
     ROWS,
     load_reward_model,
@@ -57,6 +60,18 @@ def test_rows_are_right_where_the_better_side_has_the_higher_reward(base: Path) 
     assert found.right == expected
     assert len(found.characters) == len(ROWS)
     assert found.means().keys() == expected.keys()
+
+
+def test_of_rows_that_belong_together_all_are_measured_or_none(base: Path) -> None:
+    encoder = reward_encoder(base)
+    sides = [conversations_of(row)[:2] for row in INTER_ROWS]
+    lengths = [max(len((encoder.encode(one) or ([],))[0]) for one in two) for two in sides]
+    assert lengths[0] != lengths[1]
+    short = INTER_ROWS[lengths.index(min(lengths))]
+    rows, options = [*PAIRS, *INTRA_ROWS, short], {"max_tokens": max(lengths) - 1}
+    alone = _held_out(base, [*rows, *INTER_ROWS], **options)
+    together = _held_out(base, [*rows, (*INTER_ROWS,)], **options)
+    assert together.left_out == alone.left_out + 1
 
 
 def test_characters_are_of_the_response_with_the_higher_reward(base: Path) -> None:

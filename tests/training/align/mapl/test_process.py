@@ -21,6 +21,7 @@ from tests.training.align.mapl import process
 def test_two_processes_compute_the_loss_and_the_metrics_of_one(tmp_path: Path, kind: str) -> None:
     """TRL gathers a number for each pair of conversations, of which one process had more."""
     base = save_policy(tmp_path / "base")
+    save_policy(tmp_path / "reference", seed=1)
     whole = process.told(process.trainer_of(kind, base, tmp_path / "one"), range(6))
     found = _told_by_two(kind, base, tmp_path)
     mean = sum(one["loss"] for one in found) / 2

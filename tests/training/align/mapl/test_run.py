@@ -145,6 +145,26 @@ def test_folder_of_another_run_is_refused(base: Path, pairs: Path, run: Path) ->
         train_mapl(_settings(base, pairs, run, learning_rate=2e-3))
 
 
+def test_a_refused_run_may_come_again_with_other_settings(
+    base: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """Its settings were kept before its batch was looked at."""
+    out = tmp_path / "run"
+    with pytest.raises(SteerwardError, match="fewer than batch_size"):
+        train_mapl(_settings(base, pairs, out, batch_size=512))
+    assert train_mapl(_settings(base, pairs, out, max_steps=1)) == out
+
+
+def test_what_is_told_of_rows_is_of_what_is_learned(run: Path) -> None:
+    told: Any = read_run(run).settings.model_extra
+    rows = run / "rows"
+    assert told["rows"] == {
+        "preference": told["pairs"]["learned"],
+        "intra": len(read_intra_rows(rows / "train-intra.jsonl")),
+        "inter": len(read_inter_rows(rows / "train-inter.jsonl")),
+    }
+
+
 def test_weights_of_0_leave_plain_bradley_terry(base: Path, pairs: Path, tmp_path: Path) -> None:
     settings = _settings(base, pairs, tmp_path / "run", lambda_intra=0, lambda_inter=0)
     log = read_run(train_mapl(settings)).log

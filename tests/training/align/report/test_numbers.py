@@ -186,6 +186,17 @@ def test_runs_of_one_name_may_differ_in_their_seed_only(tmp_path: Path) -> None:
         pooled(read_runs([first, again], None), ["a"])
 
 
+def test_runs_of_mapl_with_other_instructions_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    """Instructions are part of the prompts: the same validation file is not enough."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        told = {"method": "mapl", "name": folder.name, "objectives": ["followed"]}
+        writer = RunWriter(folder, {**told, "held_out_digest": folder.name})
+        writer.evaluate(0, rewards={"followed": [0.5, 1.0]}, characters=[1, 1])
+    with pytest.raises(InvalidRequest, match="same held_out_kinds, .* both weights 0"):
+        read_runs(folders, None)
+
+
 def test_interval_covers_the_mean_of_new_prompts_as_often_as_it_says() -> None:
     numbers = np.random.default_rng(1)
     hits = 0
