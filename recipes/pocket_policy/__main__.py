@@ -54,7 +54,7 @@ class PocketPolicyConfig(Settings):
     """Of everything."""
     loop: bool = True
     """Go on with rejection-sampling fine-tuning and with what directions change in its samples:
-    about 35 minutes on 2 cores."""
+    about 40 minutes on 2 cores."""
     ship: bool = False
     """Replace the policy inside the package by the new one."""
 

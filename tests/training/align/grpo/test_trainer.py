@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +30,7 @@ from steerward.training.align.grpo.trainer import (
 )
 from tests.training.align.grpo import process
 from tests.training.align.grpo.cases import batch_of, column, logged, trainer_of
+from tests.two_processes import answers_of_two
 
 pytestmark = pytest.mark.contract
 
@@ -273,22 +269,7 @@ def test_training_that_learns_nothing_is_stopped(tmp_path: Path, caplog: Any) ->
 
 @pytest.mark.e2e
 def test_each_process_learns_from_its_part_of_the_group(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, "-m", process.__name__, str(tmp_path)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    printed = [process.communicate(timeout=200)[0] for process in processes]
-    found = [json.loads(text.splitlines()[-1]) for text in printed]
+    found = answers_of_two(process.__name__, str(tmp_path))
     rewards_NK = torch.tensor([process.ONE, process.TWO]).T
     whole = Min()(rewards_NK, group_size=4, weights_K=torch.ones(2)).advantages_N.tolist()
     assert [*found[0]["advantages"], *found[1]["advantages"]] == pytest.approx(whole)
